@@ -1,0 +1,116 @@
+// Builds what the package ships: wasm/*.wasm from every src/**/*.as.ts, then dist/ from the TypeScript sources.
+// A part whose inputs have not changed since its last build is skipped.
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join, relative, sep } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const require = createRequire(import.meta.url);
+const quiet = process.argv.includes("--quiet");
+const only = process.argv.find((argument) => argument.startsWith("--only="))?.slice(7);
+
+const say = (text) => quiet || console.log(text);
+
+function sources(folder, wanted) {
+  return readdirSync(join(root, folder), { recursive: true })
+    .map((name) => join(folder, name).split(sep).join("/"))
+    .filter(wanted)
+    .sort();
+}
+
+function stampOf(files) {
+  const hash = createHash("sha256");
+  for (const file of files) hash.update(file).update(readFileSync(join(root, file)));
+  return hash.digest("hex");
+}
+
+function cached(name, inputs, outputs, build) {
+  const stampFile = join(root, "build", `${name}.stamp`);
+  const stamp = stampOf(inputs);
+  const fresh = existsSync(stampFile) && readFileSync(stampFile, "utf8") === stamp;
+  if (fresh && outputs.every((file) => existsSync(join(root, file)))) return say(`${name}: up to date`);
+  const start = performance.now();
+  build();
+  mkdirSync(join(root, "build"), { recursive: true });
+  writeFileSync(stampFile, stamp);
+  say(`${name}: built in ${((performance.now() - start) / 1000).toFixed(1)} s`);
+}
+
+const variants = {
+  "kernels-simd.wasm": ["simd", "threads"],
+  "kernels-relaxed.wasm": ["simd", "threads", "relaxed-simd"],
+};
+
+function buildWasm(files) {
+  const entry = join(root, "build", "kernels.entry.ts");
+  mkdirSync(dirname(entry), { recursive: true });
+  mkdirSync(join(root, "wasm"), { recursive: true });
+  const lines = files.map(
+    (file) => `export * from "${relative("build", file).split(sep).join("/").replace(/\.ts$/, "")}";`,
+  );
+  writeFileSync(entry, `${lines.join("\n")}\n`);
+  const asc = join(dirname(require.resolve("assemblyscript/package.json")), "bin", "asc.js");
+  for (const [name, features] of Object.entries(variants)) {
+    const flags = [
+      "-O3",
+      "--noAssert",
+      "--runtime",
+      "stub",
+      "--importMemory",
+      "--sharedMemory",
+      "--exportTable",
+    ];
+    flags.push("--initialMemory", "1", "--maximumMemory", "65536", "--use", "abort=", "--disableWarning");
+    for (const feature of features) flags.push("--enable", feature);
+    run([asc, "build/kernels.entry.ts", "-o", `wasm/${name}`, ...flags]);
+  }
+}
+
+function buildTypeScript() {
+  rmSync(join(root, "dist"), { recursive: true, force: true });
+  run([
+    require.resolve("typescript/package.json").replace("package.json", "bin/tsc"),
+    "-p",
+    "tsconfig.build.json",
+  ]);
+}
+
+function run(parameters) {
+  try {
+    execFileSync(process.execPath, parameters, {
+      cwd: root,
+      stdio: ["ignore", quiet ? "pipe" : "inherit", "pipe"],
+    });
+  } catch (error) {
+    process.stderr.write(`${error.stdout ?? ""}${error.stderr ?? error}\n`);
+    process.exit(1);
+  }
+}
+
+const kernels = sources("src", (file) => file.endsWith(".as.ts"));
+const entries = kernels.filter((file) => !file.includes("/common/"));
+const typescript = sources(
+  "src",
+  (file) => file.endsWith(".ts") && !file.endsWith(".as.ts") && !file.endsWith(".test.ts"),
+);
+
+if (only !== "ts") {
+  const inputs = [...kernels, "scripts/build.mjs", "package-lock.json"];
+  cached(
+    "wasm",
+    inputs,
+    Object.keys(variants).map((name) => `wasm/${name}`),
+    () => buildWasm(entries),
+  );
+}
+if (only !== "wasm") {
+  cached(
+    "dist",
+    [...typescript, "tsconfig.json", "tsconfig.build.json", "package-lock.json"],
+    ["dist/index.js"],
+    buildTypeScript,
+  );
+}
