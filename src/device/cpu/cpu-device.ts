@@ -1,0 +1,272 @@
+import { UserError } from "../../base/errors.ts";
+import type { Device, DeviceBuffer, KernelSource, Launch, LaunchTiming, Program } from "../device.ts";
+import { RangeAllocator } from "./allocator.ts";
+import { COMMAND_BYTES } from "./control.ts";
+import { ThreadPool } from "./thread-pool.ts";
+import { loadWasmModule, type WasmVariant } from "./wasm-module.ts";
+
+const PAGE = 65536;
+const MAX_PAGES = 65536;
+const ALIGNMENT = 256;
+
+/** How a CPU device is opened. */
+export interface CpuDeviceOptions {
+  /** Threads that share the work, the caller included; default: all processors, at most 16. */
+  readonly threads?: number;
+  /** A build of the kernels; default: relaxed SIMD where the runtime has it. */
+  readonly variant?: WasmVariant;
+  /** Fills fresh buffers with NaN bytes (0xff), so that reading what was never written shows. For tests. */
+  readonly poison?: boolean;
+}
+
+class CpuBuffer implements DeviceBuffer {
+  constructor(
+    readonly device: CpuDevice,
+    readonly address: number,
+    readonly bytes: number,
+    readonly label: string,
+    readonly owner: boolean,
+  ) {}
+
+  slice(byteOffset: number, bytes: number): CpuBuffer {
+    checkRange(this, byteOffset, bytes);
+    return new CpuBuffer(this.device, this.address + byteOffset, bytes, this.label, false);
+  }
+
+  free(): void {
+    if (this.owner) this.device.release(this.address);
+  }
+}
+
+function checkRange(buffer: DeviceBuffer, byteOffset: number, bytes: number): void {
+  if (Number.isSafeInteger(byteOffset) && Number.isSafeInteger(bytes) && byteOffset >= 0 && bytes >= 0) {
+    if (byteOffset + bytes <= buffer.bytes) return;
+  }
+  throw new RangeError(
+    `${buffer.label}: bytes ${byteOffset}…${byteOffset + bytes} lie outside its ${buffer.bytes} bytes`,
+  );
+}
+
+interface Command {
+  readonly source: KernelSource;
+  readonly grid: number;
+  readonly buffers: readonly CpuBuffer[];
+  readonly scalars: readonly number[];
+}
+
+/** The processor as a device: WebAssembly kernels, worker threads over one shared memory of at most 4 GiB. */
+export class CpuDevice implements Device {
+  readonly kind = "cpu";
+  readonly name: string;
+  readonly limits;
+  readonly #memory: WebAssembly.Memory;
+  readonly #allocator: RangeAllocator;
+  readonly #pool: ThreadPool;
+  readonly #poison: boolean;
+  #closed = false;
+
+  private constructor(memory: WebAssembly.Memory, pool: ThreadPool, variant: WasmVariant, poison: boolean) {
+    this.#memory = memory;
+    this.#pool = pool;
+    this.#poison = poison;
+    this.#allocator = new RangeAllocator(
+      PAGE + ThreadPool.bytes(pool.threads),
+      MAX_PAGES * PAGE - PAGE,
+      ALIGNMENT,
+    );
+    const features = new Set(variant === "relaxed" ? ["simd", "relaxed-simd"] : ["simd"]);
+    this.limits = { memoryBytes: this.#allocator.capacity, computeUnits: pool.threads, features };
+    const simd = variant === "relaxed" ? "relaxed SIMD" : "SIMD";
+    this.name = `WebAssembly ${simd}, ${pool.threads} thread${pool.threads === 1 ? "" : "s"}`;
+  }
+
+  /** Compiles the kernels and starts the threads. Throws UserError where the runtime lacks SIMD or threads. */
+  static async open(options: CpuDeviceOptions = {}): Promise<CpuDevice> {
+    const threads = options.threads ?? (await defaultThreads());
+    if (!Number.isInteger(threads)) throw new TypeError(`threads: expected an integer, got ${threads}`);
+    if (threads < 1 || threads > 256) throw new RangeError(`threads: expected 1 to 256, got ${threads}`);
+    const { module, variant } = await loadWasmModule(options.variant);
+    const initial = 1 + Math.ceil(ThreadPool.bytes(threads) / PAGE);
+    const memory = new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: true });
+    const pool = await ThreadPool.start(memory, module, threads, PAGE);
+    return new CpuDevice(memory, pool, variant, options.poison ?? false);
+  }
+
+  get memory(): { usedBytes: number; peakBytes: number } {
+    return { usedBytes: this.#allocator.usedBytes, peakBytes: this.#allocator.peakBytes };
+  }
+
+  allocate(bytes: number, label: string): DeviceBuffer {
+    if (!Number.isSafeInteger(bytes) || bytes < 0) {
+      throw new RangeError(`${label}: expected a size in bytes, got ${bytes}`);
+    }
+    this.#checkOpen();
+    const address = this.#allocator.allocate(bytes);
+    if (address === null) throw this.#outOfMemory(bytes, label);
+    this.#grow(address + bytes + ALIGNMENT, bytes, label);
+    if (this.#poison) new Uint8Array(this.#memory.buffer, address, bytes).fill(0xff);
+    return new CpuBuffer(this, address, bytes, label, true);
+  }
+
+  #grow(end: number, bytes: number, label: string): void {
+    const missing = Math.ceil(end / PAGE) - this.#memory.buffer.byteLength / PAGE;
+    if (missing <= 0) return;
+    try {
+      this.#memory.grow(missing);
+    } catch (cause) {
+      throw this.#outOfMemory(bytes, label, cause);
+    }
+  }
+
+  #outOfMemory(bytes: number, label: string, cause?: unknown): UserError {
+    const left = formatMebibytes(this.#allocator.largestFree);
+    const capacity = formatMebibytes(this.#allocator.capacity);
+    return new UserError(
+      `The CPU device has no room for ${label} (${formatMebibytes(bytes)}): ${left} of its ${capacity} are free.`,
+      { cause },
+    );
+  }
+
+  write(buffer: DeviceBuffer, data: ArrayBufferView, byteOffset = 0): void {
+    const target = this.#own(buffer);
+    checkRange(buffer, byteOffset, data.byteLength);
+    const source = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    new Uint8Array(this.#memory.buffer, target.address + byteOffset, data.byteLength).set(source);
+  }
+
+  async read(buffer: DeviceBuffer, byteOffset: number, bytes: number): Promise<ArrayBuffer> {
+    const source = this.#own(buffer);
+    checkRange(buffer, byteOffset, bytes);
+    const copy = new Uint8Array(bytes);
+    copy.set(new Uint8Array(this.#memory.buffer, source.address + byteOffset, bytes));
+    return copy.buffer;
+  }
+
+  record(step: (launch: Launch) => void): Program {
+    this.#checkOpen();
+    const commands: Command[] = [];
+    step((source, grid, buffers, scalars = []) => {
+      commands.push({ source, grid, buffers: this.#checkLaunch(source, grid, buffers, scalars), scalars });
+    });
+    return this.#encode(commands);
+  }
+
+  #checkLaunch(
+    source: KernelSource,
+    grid: number,
+    buffers: readonly DeviceBuffer[],
+    scalars: readonly number[],
+  ) {
+    if (!this.#pool.kernelIndex.has(source.cpu))
+      throw new RangeError(`${source.name}: no CPU kernel ${source.cpu}`);
+    if (!Number.isInteger(grid) || grid < 0)
+      throw new RangeError(`${source.name}: expected a grid size, got ${grid}`);
+    if (buffers.length !== source.buffers.length || scalars.length !== source.scalars.length) {
+      throw new RangeError(
+        `${source.name}: expected ${source.buffers.length} buffers and ${source.scalars.length} scalars, ` +
+          `got ${buffers.length} and ${scalars.length}`,
+      );
+    }
+    return buffers.map((buffer) => this.#own(buffer));
+  }
+
+  /** Lays commands and their arguments out in device memory, where every thread reads them. */
+  #encode(commands: readonly Command[]): Program {
+    const argumentWords = commands.reduce(
+      (sum, { buffers, scalars }) => sum + buffers.length + scalars.length,
+      0,
+    );
+    const bytes = commands.length * COMMAND_BYTES + argumentWords * 4;
+    const memory = this.allocate(bytes, "program") as CpuBuffer;
+    const view = new DataView(this.#memory.buffer, memory.address, bytes);
+    let argument = commands.length * COMMAND_BYTES;
+    commands.forEach((command, i) => {
+      const at = i * COMMAND_BYTES;
+      view.setUint32(at, this.#pool.kernelIndex.get(command.source.cpu) ?? 0, true);
+      view.setUint32(at + 4, memory.address + argument, true);
+      view.setUint32(at + 8, command.grid, true);
+      view.setUint32(at + 12, grainOf(command.grid, this.#pool.threads), true);
+      argument = writeArguments(view, argument, command);
+    });
+    return new CpuProgram(this.#pool, memory, commands);
+  }
+
+  /** Gives a buffer's memory back; called by the buffer. */
+  release(address: number): void {
+    if (!this.#closed) this.#allocator.release(address);
+  }
+
+  #own(buffer: DeviceBuffer): CpuBuffer {
+    this.#checkOpen();
+    if (buffer instanceof CpuBuffer && buffer.device === this) return buffer;
+    throw new TypeError(`${buffer.label}: expected a buffer of this device`);
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new UserError("The CPU device is closed.");
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#pool.close();
+  }
+}
+
+class CpuProgram implements Program {
+  constructor(
+    readonly pool: ThreadPool,
+    readonly memory: CpuBuffer,
+    readonly commands: readonly Command[],
+  ) {}
+
+  run(): void {
+    this.pool.run(this.memory.address, this.commands.length);
+  }
+
+  /** The CPU runs in `run`; this only gives other tasks of the event loop their turn. */
+  async idle(): Promise<void> {
+    await new Promise<void>((resolve) => setTimeout(resolve, 0));
+  }
+
+  async profile(): Promise<LaunchTiming[]> {
+    return this.commands.map(({ source }, i) => {
+      const start = performance.now();
+      this.pool.run(this.memory.address, 1, i);
+      return { name: source.name, milliseconds: performance.now() - start };
+    });
+  }
+
+  free(): void {
+    this.memory.free();
+  }
+}
+
+/** Items a thread takes at once: small enough to balance, large enough to spare the shared counter. */
+function grainOf(grid: number, threads: number): number {
+  return Math.max(1, Math.floor(grid / (threads * 8)));
+}
+
+function writeArguments(view: DataView, offset: number, { source, buffers, scalars }: Command): number {
+  let at = offset;
+  for (const buffer of buffers) {
+    view.setUint32(at, buffer.address, true);
+    at += 4;
+  }
+  scalars.forEach((value, i) => {
+    if (source.scalars[i]?.[1] === "f32") view.setFloat32(at, value, true);
+    else view.setInt32(at, value, true);
+    at += 4;
+  });
+  return at;
+}
+
+function formatMebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MiB`;
+}
+
+async function defaultThreads(): Promise<number> {
+  if (typeof process === "undefined" || !process.versions?.node) return 1;
+  const { availableParallelism } = await import("node:os");
+  return Math.min(16, availableParallelism());
+}

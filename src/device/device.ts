@@ -1,0 +1,92 @@
+/** Which implementation a device is. */
+export type DeviceKind = "cpu" | "webgpu" | "cuda";
+
+/** What a kernel variant is chosen by. */
+export interface DeviceLimits {
+  /** Bytes that buffers of this device can hold in all. */
+  readonly memoryBytes: number;
+  /** Worker threads on the CPU, multiprocessors on a GPU. */
+  readonly computeUnits: number;
+  /** Optional abilities in effect, such as `relaxed-simd`. */
+  readonly features: ReadonlySet<string>;
+}
+
+/** A range of device memory. Contents are undefined until written. */
+export interface DeviceBuffer {
+  readonly bytes: number;
+  /** What it holds, for error messages and memory reports. */
+  readonly label: string;
+  /** A view of `bytes` bytes from `byteOffset` on; it shares the memory. Throws RangeError outside the buffer. */
+  slice(byteOffset: number, bytes: number): DeviceBuffer;
+  /** Gives the memory back; freeing a slice does nothing. */
+  free(): void;
+}
+
+/** How a scalar argument is passed to a kernel. */
+export type ScalarKind = "i32" | "f32";
+
+/** A kernel as every device can find it: one name, and one entry per device kind. */
+export interface KernelSource {
+  /** Cache key, timing label and test id: `operation.stage`. */
+  readonly name: string;
+  /** Labels of the buffers, in the order of the launch. */
+  readonly buffers: readonly string[];
+  /** Names and kinds of the scalars, in the order of the launch. */
+  readonly scalars: readonly (readonly [name: string, kind: ScalarKind])[];
+  /** The WebAssembly export that runs items `begin`…`end` of the grid. */
+  readonly cpu: string;
+}
+
+/** A kernel made ready on one device. */
+export interface Kernel {
+  readonly source: KernelSource;
+}
+
+/**
+ * Enqueues `kernel` over `grid` independent items. Scalars are fixed when a step is recorded; whatever changes per
+ * token lives in buffers.
+ */
+export type Launch = (
+  kernel: KernelSource,
+  grid: number,
+  buffers: readonly DeviceBuffer[],
+  scalars?: readonly number[],
+) => void;
+
+/** Milliseconds one launch of a program took. */
+export interface LaunchTiming {
+  readonly name: string;
+  readonly milliseconds: number;
+}
+
+/** A recorded step: a list of calls on the CPU, a graph on CUDA, a pass on WebGPU. */
+export interface Program {
+  /** Runs every launch in the order of recording. Does not wait on asynchronous devices. */
+  run(): void;
+  /** Resolves when all submitted work is done; rejects when it failed. */
+  idle(): Promise<void>;
+  /** Runs once with a clock around each launch. */
+  profile(): Promise<LaunchTiming[]>;
+  /** Gives back what the recording holds; the buffers it names stay. */
+  free(): void;
+}
+
+/** The narrow interface that the layers above know: memory, kernels, recorded steps. */
+export interface Device {
+  readonly kind: DeviceKind;
+  /** For people: processor or adapter, threads, variant. */
+  readonly name: string;
+  readonly limits: DeviceLimits;
+  /** Bytes of live buffers, and the largest that number has been. */
+  readonly memory: { readonly usedBytes: number; readonly peakBytes: number };
+  /** Memory for `bytes` bytes, aligned to 256. Throws UserError when it does not fit, naming the sizes. */
+  allocate(bytes: number, label: string): DeviceBuffer;
+  /** Copies `data` to `byteOffset` of the buffer. Throws RangeError when it does not fit. */
+  write(buffer: DeviceBuffer, data: ArrayBufferView, byteOffset?: number): void;
+  /** Copies `bytes` bytes back once all submitted work is done. */
+  read(buffer: DeviceBuffer, byteOffset: number, bytes: number): Promise<ArrayBuffer>;
+  /** Records the launches that `step` makes. */
+  record(step: (launch: Launch) => void): Program;
+  /** Ends workers and gives everything back; later calls throw. */
+  close(): Promise<void>;
+}
