@@ -1,0 +1,49 @@
+export { type LatentCache, type LatentDtype, latentDtypes, latentEntryBytes } from "./common/latent-cache.ts";
+export { type MlaDecodeSizes, mlaDecodeWorkspaceBytes } from "./common/mla-partials.ts";
+export type { WeightMatrix } from "./common/weight.ts";
+export { type EmbeddingArguments, embedding, embeddingCost } from "./embedding/embedding.ts";
+export {
+  type ExpertGateUp,
+  type ExpertMlpArguments,
+  type ExpertMlpShape,
+  expertMlp,
+  expertMlpCost,
+  expertMlpWorkspaceBytes,
+} from "./expert-mlp/expert-mlp.ts";
+export {
+  type ExpertRoutingArguments,
+  expertRouting,
+  expertRoutingCost,
+} from "./expert-routing/expert-routing.ts";
+export {
+  type GatedMlpArguments,
+  type GatedMlpGateUpArguments,
+  gatedMlp,
+  gatedMlpCost,
+  gatedMlpGateUp,
+} from "./gated-mlp/gated-mlp.ts";
+export { type LinearArguments, linear, linearCost } from "./linear/linear.ts";
+export {
+  type MlaDecodeArguments,
+  type MlaDecodePartialArguments,
+  type MlaDecodeTokens,
+  mlaDecode,
+  mlaDecodeCost,
+  mlaDecodePartial,
+} from "./mla-decode/mla-decode.ts";
+export { type MlaEpilogueArguments, mlaEpilogue, mlaEpilogueCost } from "./mla-epilogue/mla-epilogue.ts";
+export {
+  type MlaPrefillArguments,
+  type MlaPrefillShape,
+  mlaPrefill,
+  mlaPrefillCost,
+} from "./mla-prefill/mla-prefill.ts";
+export {
+  type MlaPrologueArguments,
+  type MlaPrologueShape,
+  mlaPrologue,
+  mlaPrologueCost,
+} from "./mla-prologue/mla-prologue.ts";
+export { type RmsNormArguments, rmsNorm, rmsNormCost } from "./rms-norm/rms-norm.ts";
+export { packSamplingParams, SAMPLING_PARAMS_BYTES, type SamplingParams } from "./sampling/params.ts";
+export { type SamplingArguments, sampling, samplingCost } from "./sampling/sampling.ts";

@@ -1,0 +1,189 @@
+import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
+import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
+import { type LatentCache, latentCachePages, latentDtypeCode } from "../common/latent-cache.ts";
+import { checkWeight, dtypeCode, type WeightMatrix } from "../common/weight.ts";
+
+/** Tokens that share one pass over a head's W_UK; BLOCK in mla-prologue.as.ts. */
+const BLOCK = 8;
+
+/** One record per launch of `mlaPrologue`. n is `maxRows`, the tokens recorded. */
+export interface MlaPrologueArguments {
+  /** decode: queries absorbed through W_UK; prefill: queries as they are, rotated. */
+  readonly phase: "decode" | "prefill";
+  /** f32 [n, heads, nopeWidth + ropeWidth]: the query projection. */
+  readonly q: DeviceBuffer;
+  /** f32 [n, latentWidth + ropeWidth]: the output of kv_a. */
+  readonly latent: DeviceBuffer;
+  /** f32 [latentWidth]: weight of the latent's RMS norm. */
+  readonly normWeight: DeviceBuffer;
+  readonly epsilon: number;
+  /** [heads · (nopeWidth + valueWidth), latentWidth]: per head W_UK's rows, then W_UV's. */
+  readonly kvB: WeightMatrix;
+  /** i32 [n]: positions, each within the rotary table. */
+  readonly positions: DeviceBuffer;
+  /** f32 [positions, ropeWidth]: cosines, then sines. */
+  readonly rotaryTable: DeviceBuffer;
+  /** Which channels form a pair: 2i and 2i + 1, or i and i + ropeWidth / 2. */
+  readonly rotary: "interleaved" | "halves";
+  /** f32 [positions]: multiplies the query of a position after rotary; null for none. */
+  readonly queryScale: DeviceBuffer | null;
+  /** i32 [n]: page · pageSize + offset in the pool of this layer; −1 appends nothing. */
+  readonly slots: DeviceBuffer;
+  /** The pool of one layer. */
+  readonly cache: LatentCache;
+  /** decode: f32 [n, heads, latentWidth + ropeWidth]; prefill: f32 [n, heads, nopeWidth + ropeWidth], may be `q`. */
+  readonly qOut: DeviceBuffer;
+  /** i32 [1]: tokens in use; later rows are neither read nor written. */
+  readonly rowCount: DeviceBuffer;
+  readonly maxRows: number;
+  readonly heads: number;
+  /** d_n, a multiple of 4. */
+  readonly nopeWidth: number;
+  /** d_r, a multiple of 4. */
+  readonly ropeWidth: number;
+  /** d_v. */
+  readonly valueWidth: number;
+  /** d_c, a multiple of 8. */
+  readonly latentWidth: number;
+}
+
+const append: KernelSource = {
+  name: "mla-prologue.append",
+  buffers: ["latent", "normWeight", "positions", "rotaryTable", "slots", "cache", "rowCount"],
+  scalars: [
+    ["latentWidth", "i32"],
+    ["ropeWidth", "i32"],
+    ["epsilon", "f32"],
+    ["interleaved", "i32"],
+    ["cacheDtype", "i32"],
+    ["cacheRows", "i32"],
+  ],
+  cpu: "mlaPrologueAppend",
+};
+
+const absorb: KernelSource = {
+  name: "mla-prologue.absorb",
+  buffers: ["q", "positions", "rotaryTable", "queryScale", "kvB", "qOut", "rowCount"],
+  scalars: [
+    ["heads", "i32"],
+    ["nopeWidth", "i32"],
+    ["ropeWidth", "i32"],
+    ["valueWidth", "i32"],
+    ["latentWidth", "i32"],
+    ["interleaved", "i32"],
+    ["hasQueryScale", "i32"],
+    ["weightDtype", "i32"],
+    ["blocks", "i32"],
+  ],
+  cpu: "mlaPrologueAbsorb",
+};
+
+const rotate: KernelSource = {
+  name: "mla-prologue.rotate",
+  buffers: ["q", "positions", "rotaryTable", "queryScale", "qOut", "rowCount"],
+  scalars: [
+    ["heads", "i32"],
+    ["nopeWidth", "i32"],
+    ["ropeWidth", "i32"],
+    ["interleaved", "i32"],
+    ["hasQueryScale", "i32"],
+  ],
+  cpu: "mlaPrologueRotate",
+};
+
+function checkArguments(args: MlaPrologueArguments): void {
+  checkOneOf("phase", args.phase, ["decode", "prefill"]);
+  checkOneOf("rotary", args.rotary, ["interleaved", "halves"]);
+  checkWeight("kvB", args.kvB);
+  checkInteger("maxRows", args.maxRows, { min: 1 });
+  checkInteger("heads", args.heads, { min: 1 });
+  checkInteger("valueWidth", args.valueWidth, { min: 1 });
+  checkFinite("epsilon", args.epsilon, { min: 0 });
+  for (const [name, multiple] of [
+    ["nopeWidth", 4],
+    ["ropeWidth", 4],
+    ["latentWidth", 8],
+  ] as const) {
+    const width = checkInteger(name, args[name], { min: multiple });
+    if (width % multiple !== 0)
+      throw new RangeError(`${name} must be a multiple of ${multiple}, got ${width}`);
+  }
+  if (args.cache.dtype === "fp8" && args.latentWidth % 128 !== 0) {
+    throw new RangeError(`latentWidth must be a multiple of 128 for an fp8 cache, got ${args.latentWidth}`);
+  }
+  checkKvB(args);
+}
+
+function checkKvB({ kvB, heads, nopeWidth, valueWidth, latentWidth }: MlaPrologueArguments): void {
+  const rows = heads * (nopeWidth + valueWidth);
+  if (kvB.rows !== rows || kvB.columns !== latentWidth) {
+    throw new RangeError(`kvB must be [${rows}, ${latentWidth}], got [${kvB.rows}, ${kvB.columns}]`);
+  }
+}
+
+/**
+ * What precedes attention: appends RMSNorm(latent) and its rotated keys to the paged cache, and makes the queries:
+ * [W_UKᵀ q_n ; RoPE(q_r)] for decode, [q_n ; RoPE(q_r)] for prefill (DeepSeek-V2, arXiv 2405.04434, eq. 9–19). 16-bit
+ * caches round to nearest even, fp8 entries are those of base/fp8-entry.ts. Throws RangeError for widths that the
+ * kernels do not take or that disagree.
+ */
+export function mlaPrologue(launch: Launch, args: MlaPrologueArguments): void {
+  checkArguments(args);
+  const { heads, nopeWidth, ropeWidth, valueWidth, latentWidth, maxRows, positions, rotaryTable } = args;
+  const interleaved = args.rotary === "interleaved" ? 1 : 0;
+  launch(
+    append,
+    maxRows,
+    [args.latent, args.normWeight, positions, rotaryTable, args.slots, args.cache.buffer, args.rowCount],
+    [
+      latentWidth,
+      ropeWidth,
+      args.epsilon,
+      interleaved,
+      latentDtypeCode(args.cache.dtype),
+      latentCachePages(args.cache, args) * args.cache.pageSize,
+    ],
+  );
+  const scale = args.queryScale ?? positions;
+  const hasScale = args.queryScale === null ? 0 : 1;
+  if (args.phase === "prefill") {
+    const buffers = [args.q, positions, rotaryTable, scale, args.qOut, args.rowCount];
+    launch(rotate, maxRows, buffers, [heads, nopeWidth, ropeWidth, interleaved, hasScale]);
+    return;
+  }
+  const blocks = Math.ceil(maxRows / BLOCK);
+  const weightDtype = dtypeCode[args.kvB.dtype];
+  launch(
+    absorb,
+    heads * blocks,
+    [args.q, positions, rotaryTable, scale, args.kvB.buffer, args.qOut, args.rowCount],
+    [heads, nopeWidth, ropeWidth, valueWidth, latentWidth, interleaved, hasScale, weightDtype, blocks],
+  );
+}
+
+/** Shape of a call for {@link mlaPrologueCost}; bytes per weight and per cache entry. */
+export interface MlaPrologueShape {
+  readonly phase: "decode" | "prefill";
+  readonly rows: number;
+  readonly heads: number;
+  readonly nopeWidth: number;
+  readonly ropeWidth: number;
+  readonly latentWidth: number;
+  readonly weightBytes: number;
+  readonly entryBytes: number;
+}
+
+/** FLOPs and bytes of one call: W_UK once (decode), activations, and the appended entries. */
+export function mlaPrologueCost(shape: MlaPrologueShape): { flops: number; bytes: number } {
+  const { rows, heads, nopeWidth, ropeWidth, latentWidth } = shape;
+  const isDecode = shape.phase === "decode";
+  const product = heads * nopeWidth * latentWidth;
+  const queries =
+    heads * (nopeWidth + ropeWidth) + heads * ((isDecode ? latentWidth : nopeWidth) + ropeWidth);
+  return {
+    flops: rows * (4 * latentWidth + 3 * ropeWidth * (heads + 1) + (isDecode ? 2 * product : 0)),
+    bytes:
+      rows * (4 * (queries + latentWidth + ropeWidth) + shape.entryBytes) +
+      (isDecode ? product * shape.weightBytes : 0),
+  };
+}
