@@ -1,0 +1,49 @@
+import { cpus, totalmem } from "node:os";
+import type { Command } from "commander";
+import { openDevice } from "../../device/open.ts";
+import { formatBytes, formatTable, paint, printJson, printLine } from "../output.ts";
+
+interface DeviceReport {
+  readonly kind: string;
+  readonly available: boolean;
+  readonly name: string;
+  readonly memoryBytes: number | null;
+  readonly features: readonly string[];
+}
+
+async function reportCpu(): Promise<DeviceReport> {
+  const device = await openDevice({ kind: "cpu" });
+  const { memoryBytes, features } = device.limits;
+  const report = { kind: "cpu", available: true, name: device.name, memoryBytes, features: [...features] };
+  await device.close();
+  return report;
+}
+
+function missing(kind: string, why: string): DeviceReport {
+  return { kind, available: false, name: why, memoryBytes: null, features: [] };
+}
+
+/** Adds `flashmla devices`: what can be opened here, and what is missing for the rest. */
+export function addDevicesCommand(program: Command): void {
+  program
+    .command("devices")
+    .description("Show which devices can run models here, and what is missing for the others.")
+    .option("--json", "print one JSON object")
+    .action(async ({ json }: { json?: boolean }) => {
+      const devices = [
+        await reportCpu(),
+        missing("webgpu", "this version of flashmla has no WebGPU kernels"),
+        missing("cuda", "this version of flashmla has no CUDA kernels"),
+      ];
+      if (json) return printJson({ devices });
+      printLine(`${cpus()[0]?.model.trim() ?? "unknown processor"}, ${formatBytes(totalmem())} of memory\n`);
+      const rows = devices.map(({ kind, available, name, memoryBytes }) => [
+        kind,
+        available ? "ready" : "missing",
+        memoryBytes === null ? "" : `up to ${formatBytes(memoryBytes)}`,
+        name,
+      ]);
+      const [head = "", ...lines] = formatTable([["device", "state", "memory", "what"], ...rows]).split("\n");
+      printLine([paint.bold(head), ...lines].join("\n"));
+    });
+}

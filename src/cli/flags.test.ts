@@ -1,0 +1,43 @@
+import { describe, expect, it } from "vitest";
+import { idsFlag, integerFlag, numberFlag } from "./flags.ts";
+import { formatBytes, formatTable } from "./output.ts";
+
+describe("flags", () => {
+  it.each(["", "x", "1.5", "0", "65", "1e3", "NaN", " "])("integer 1…64 refuses %j", (text) => {
+    expect(() => integerFlag(1, 64)(text)).toThrow(/from 1 to 64/);
+  });
+
+  it("integer and number accept their range, ends included", () => {
+    expect([integerFlag(1, 64)("1"), integerFlag(1, 64)("64"), numberFlag(0, 2)("0.7")]).toEqual([
+      1, 64, 0.7,
+    ]);
+    expect(() => numberFlag(0, 2)("2.01")).toThrow(/from 0 to 2/);
+    expect(() => numberFlag(0)("Infinity")).toThrow(/at least 0/);
+  });
+
+  it("ids: separated by commas, nothing else", () => {
+    expect(idsFlag("1,2, 3")).toEqual([1, 2, 3]);
+    for (const text of ["", "1,,2", "-1", "1;2", "1.5"]) expect(() => idsFlag(text)).toThrow(/token ids/);
+  });
+});
+
+describe("output", () => {
+  it("bytes by powers of 1024", () => {
+    expect([0, 1023, 1536, 20 * 2 ** 20, 4 * 2 ** 30].map(formatBytes)).toEqual([
+      "0 B",
+      "1023 B",
+      "1.5 KiB",
+      "20 MiB",
+      "4.0 GiB",
+    ]);
+  });
+
+  it("tables align their columns", () => {
+    expect(
+      formatTable([
+        ["a", "b"],
+        ["long", "x"],
+      ]),
+    ).toBe("a     b\nlong  x");
+  });
+});

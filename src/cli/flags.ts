@@ -1,0 +1,28 @@
+import { InvalidArgumentError } from "commander";
+
+/** A commander parser for integers from `min` to `max`. */
+export function integerFlag(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = /^[+-]?\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
+    if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
+    const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+    throw new InvalidArgumentError(`Expected an integer ${range}.`);
+  };
+}
+
+/** A commander parser for numbers from `min` to `max`. */
+export function numberFlag(min: number, max = Number.POSITIVE_INFINITY): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === "" ? Number.NaN : Number(text);
+    if (Number.isFinite(value) && value >= min && value <= max) return value;
+    const range = max === Number.POSITIVE_INFINITY ? `of at least ${min}` : `from ${min} to ${max}`;
+    throw new InvalidArgumentError(`Expected a number ${range}.`);
+  };
+}
+
+/** A commander parser for comma-separated token ids. */
+export function idsFlag(text: string): number[] {
+  const ids = text.split(",").map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : Number.NaN));
+  if (ids.length > 0 && ids.every((id) => Number.isSafeInteger(id))) return ids;
+  throw new InvalidArgumentError("Expected token ids separated by commas, such as 1,2,3.");
+}
