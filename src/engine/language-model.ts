@@ -1,0 +1,157 @@
+import { checkInteger } from "../base/checks.ts";
+import { UserError } from "../base/errors.ts";
+import { ceilDivide } from "../base/integers.ts";
+import { type CacheDType, cacheEntryBytes } from "../cache/latent-cache-pool.ts";
+import { PagedLatentCache } from "../cache/paged-latent-cache.ts";
+import type { Device } from "../device/device.ts";
+import { openCheckpoint } from "../formats/checkpoint.ts";
+import type { ModelConfig } from "../formats/config-types.ts";
+import { readModelConfig } from "../formats/model-folder.ts";
+import type { TensorStore } from "../formats/safetensors.ts";
+import { loadModel, type Model, weightBytesOf } from "../models/model.ts";
+import type { LoadProgress } from "../models/weight-source.ts";
+import { ModelRunner } from "./model-runner.ts";
+
+/** Tokens of a page of the cache. */
+export const PAGE_SIZE = 64;
+
+/** How a checkpoint is opened. */
+export interface OpenLanguageModelOptions {
+  readonly device: Device;
+  /** The folder's config, where it was read before. */
+  readonly config?: ModelConfig | undefined;
+  /** How the cache is stored; default: bf16. */
+  readonly cacheDtype?: CacheDType | undefined;
+  /** Tokens of the longest sequence, prompt and output; default: what the model was made for, at most 8192. */
+  readonly maxContext?: number | undefined;
+  /** Tokens in the cache over all sequences; default: `maxContext`. */
+  readonly cacheTokens?: number | undefined;
+  /** Sequences that decode in one step; default: 1. */
+  readonly maxDecodeRows?: number | undefined;
+  /** Prompt tokens of one step; default: 512. */
+  readonly maxChunkTokens?: number | undefined;
+  /** Size of the tokenizer's vocabulary: ids from there on are padding and never drawn. */
+  readonly tokenizerVocab?: number | undefined;
+  readonly onProgress?: LoadProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A loaded checkpoint with its runner and cache. */
+export interface LanguageModel {
+  readonly config: ModelConfig;
+  readonly device: Device;
+  readonly runner: ModelRunner;
+  readonly cache: PagedLatentCache;
+  readonly maxContext: number;
+  readonly weightBytes: number;
+  /** Gives the memory back; the device stays open. */
+  close(): void;
+}
+
+/** What caching one token costs, and what it would cost with every head's keys and values in the same format. */
+export interface CacheFootprint {
+  readonly dtype: CacheDType;
+  readonly bytesPerTokenAndLayer: number;
+  readonly bytesPerToken: number;
+  /** heads · (d_n + d_r + d_v) elements a layer; of 2 bytes for an fp8 cache, which has no such form. */
+  readonly fullHeadsBytesPerToken: number;
+  readonly timesSmaller: number;
+}
+
+/** The bytes of one token in the cache of `config`, beside those of full multi-head caching. */
+export function cacheFootprint(config: ModelConfig, dtype: CacheDType): CacheFootprint {
+  const { heads, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config.attention;
+  const bytesPerTokenAndLayer = cacheEntryBytes({ dtype, kvLoraRank, qkRopeHeadDim });
+  const bytesPerToken = bytesPerTokenAndLayer * config.numLayers;
+  const elements = heads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim) * config.numLayers;
+  const fullHeadsBytesPerToken = elements * (dtype === "f32" ? 4 : 2);
+  const timesSmaller = fullHeadsBytesPerToken / bytesPerToken;
+  return { dtype, bytesPerTokenAndLayer, bytesPerToken, fullHeadsBytesPerToken, timesSmaller };
+}
+
+const gibibytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(bytes < 2 ** 30 ? 2 : 1)} GiB`;
+
+/** Throws UserError when weights and cache together cannot fit the device, with the numbers. */
+function checkFits(
+  device: Device,
+  config: ModelConfig,
+  weightBytes: number,
+  dtype: CacheDType,
+  tokens: number,
+) {
+  const { bytesPerToken } = cacheFootprint(config, dtype);
+  const free = device.limits.memoryBytes - device.memory.usedBytes;
+  const cacheBytes = tokens * bytesPerToken;
+  if (weightBytes + cacheBytes <= free) return;
+  const left = Math.floor((free - weightBytes) / bytesPerToken / PAGE_SIZE) * PAGE_SIZE;
+  const advice =
+    left >= PAGE_SIZE
+      ? `a context of at most ${left} tokens would fit`
+      : `a model of at most ${gibibytes(free)} with its cache would fit`;
+  throw new UserError(
+    `The model needs ${gibibytes(weightBytes)} for its weights and ${gibibytes(cacheBytes)} for a cache of ${tokens} ` +
+      `tokens, but the ${device.kind} device has ${gibibytes(free)}: ${advice}.`,
+  );
+}
+
+function checkCacheDtype({ attention }: ModelConfig, dtype: CacheDType): void {
+  const { kvLoraRank, qkRopeHeadDim } = attention;
+  if (dtype !== "fp8" || (kvLoraRank === 512 && qkRopeHeadDim === 64)) return;
+  throw new UserError(
+    `An fp8 cache holds entries of 512 + 64 values and this model has ${kvLoraRank} + ${qkRopeHeadDim}; use bf16.`,
+  );
+}
+
+async function load(store: TensorStore, config: ModelConfig, options: OpenLanguageModelOptions) {
+  const { device, cacheDtype = "bf16", onProgress, signal, maxDecodeRows = 1 } = options;
+  const maxLength = options.maxContext ?? Math.min(config.maxPositionEmbeddings, 8192);
+  checkInteger("maxContext", maxLength, { min: 1, max: config.maxPositionEmbeddings });
+  const cacheTokens = checkInteger("cacheTokens", options.cacheTokens ?? maxLength, { min: 1 });
+  checkCacheDtype(config, cacheDtype);
+  checkFits(device, config, weightBytesOf(store, config), cacheDtype, cacheTokens);
+  const model = await loadModel(store, { device, config, maxLength, onProgress, signal });
+  const pageCount = ceilDivide(cacheTokens, PAGE_SIZE);
+  const maxChunkTokens = Math.min(options.maxChunkTokens ?? 512, maxLength);
+  const validVocab = Math.min(options.tokenizerVocab ?? config.vocabSize, config.vocabSize);
+  const sizes = { pageCount, pageSize: PAGE_SIZE, maxDecodeRows, maxChunkTokens, validVocab };
+  return { model, runner: makeRunner(model, { device, model, cacheDtype, ...sizes }) };
+}
+
+function makeRunner(model: Model, options: ConstructorParameters<typeof ModelRunner>[0]): ModelRunner {
+  try {
+    return new ModelRunner(options);
+  } catch (error) {
+    model.free();
+    throw error;
+  }
+}
+
+/**
+ * Opens the checkpoint in `folder` (Node only) on a device, with room for `maxContext` tokens in its cache. Rejects with
+ * a UserError for a folder that holds no model that can be run, and for one that does not fit the device; RangeError for
+ * a `maxContext` past what the model was made for.
+ */
+export async function openLanguageModel(
+  folder: string,
+  options: OpenLanguageModelOptions,
+): Promise<LanguageModel> {
+  const config = options.config ?? (await readModelConfig(folder));
+  const store = await openCheckpoint(folder);
+  try {
+    const { model, runner } = await load(store, config, options);
+    return {
+      config,
+      device: options.device,
+      runner,
+      cache: new PagedLatentCache(runner.pageCount, PAGE_SIZE),
+      maxContext: runner.maxContext,
+      weightBytes: model.weightBytes,
+      close: () => {
+        runner.free();
+        model.free();
+      },
+    };
+  } finally {
+    await store.close();
+  }
+}

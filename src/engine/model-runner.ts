@@ -1,0 +1,263 @@
+import { checkInteger } from "../base/checks.ts";
+import { nextPowerOfTwo } from "../base/integers.ts";
+import { type CacheDType, LatentCachePool } from "../cache/latent-cache-pool.ts";
+import type { Device, DeviceBuffer } from "../device/device.ts";
+import { mlaDecodeWorkspaceBytes } from "../kernels/common/mla-partials.ts";
+import { packSamplingParams, type SamplingParams } from "../kernels/sampling/params.ts";
+import type { Model } from "../models/model.ts";
+import { allocateStepBuffers, type StepBuffers, type StepPhase } from "../models/step-buffers.ts";
+import {
+  allocateSampleBuffers,
+  freeStep,
+  type RecordedStep,
+  recordStep,
+  type SampleBuffers,
+} from "./recorded-step.ts";
+import type { AdjustLogits, DecodeRow, PrefillChunk, Runner } from "./runner-types.ts";
+import { StepMemory } from "./step-memory.ts";
+
+/** Sizes that a runner is made for. */
+export interface ModelRunnerOptions {
+  readonly device: Device;
+  readonly model: Model;
+  readonly cacheDtype: CacheDType;
+  /** Pages of the cache, for all sequences together. */
+  readonly pageCount: number;
+  /** Tokens of a page. */
+  readonly pageSize: number;
+  readonly maxDecodeRows: number;
+  readonly maxChunkTokens: number;
+  /** Ids from here on are padding and never drawn. */
+  readonly validVocab: number;
+}
+
+interface Draw {
+  /** Row of the step. */
+  readonly row: number;
+  readonly sampling: SamplingParams;
+}
+
+/** Everything of one phase: its inputs, activations, and a recording for each number of rows that came up. */
+interface Phase {
+  readonly memory: StepMemory;
+  readonly buffers: StepBuffers;
+  readonly attentionWorkspace: DeviceBuffer | null;
+  readonly steps: Map<number, RecordedStep>;
+}
+
+/** Runs a model's recorded steps over a paged latent cache of its own. */
+export class ModelRunner implements Runner {
+  readonly pageSize: number;
+  readonly pageCount: number;
+  readonly maxDecodeRows: number;
+  readonly maxChunkTokens: number;
+  readonly maxContext: number;
+  readonly vocabSize: number;
+  readonly pool: LatentCachePool;
+  readonly #device: Device;
+  readonly #model: Model;
+  readonly #validVocab: number;
+  readonly #maxPages: number;
+  readonly #sample: SampleBuffers;
+  readonly #phases: Readonly<Record<StepPhase, Phase>>;
+  #copies: Promise<void> = Promise.resolve();
+
+  /** Allocates cache and activations. Throws UserError when the device has no room, RangeError for sizes below 1. */
+  constructor(options: ModelRunnerOptions) {
+    const { device, model, cacheDtype, pageCount, pageSize } = options;
+    const { kvLoraRank, qkRopeHeadDim } = model.config.attention;
+    const shape = { dtype: cacheDtype, kvLoraRank, qkRopeHeadDim, layers: model.config.numLayers, pageSize };
+    this.#device = device;
+    this.#model = model;
+    this.#validVocab = options.validVocab;
+    this.pageSize = pageSize;
+    this.pageCount = pageCount;
+    this.maxDecodeRows = checkInteger("maxDecodeRows", options.maxDecodeRows, { min: 1 });
+    this.maxChunkTokens = checkInteger("maxChunkTokens", options.maxChunkTokens, { min: 1 });
+    this.maxContext = Math.min(model.maxLength, pageCount * pageSize);
+    this.vocabSize = model.config.vocabSize;
+    this.#maxPages = Math.ceil(model.maxLength / pageSize);
+    this.pool = new LatentCachePool(device, shape, pageCount);
+    this.#sample = allocateSampleBuffers(device, model, this.maxDecodeRows);
+    this.#phases = { decode: this.#phase("decode"), prefill: this.#phase("prefill") };
+  }
+
+  #phase(phase: StepPhase): Phase {
+    const { config, maxLength: maxLen } = this.#model;
+    const rows = phase === "decode" ? this.maxDecodeRows : this.maxChunkTokens;
+    const sequences = phase === "decode" ? rows : 1;
+    const { heads, kvLoraRank: latentWidth, qkRopeHeadDim: ropeWidth } = config.attention;
+    const sizes = { batch: rows, sQ: 1, heads, latentWidth, ropeWidth, maxLen };
+    const memorySizes = { rows, sequences, headRows: this.maxDecodeRows, maxPages: this.#maxPages };
+    return {
+      memory: new StepMemory(this.#device, memorySizes),
+      buffers: allocateStepBuffers(this.#device, config, phase, rows),
+      attentionWorkspace:
+        phase === "decode"
+          ? this.#device.allocate(mlaDecodeWorkspaceBytes(sizes), "attention workspace")
+          : null,
+      steps: new Map(),
+    };
+  }
+
+  /** The recording for the least power of two of rows that holds `rows`. */
+  #step(kind: StepPhase, rows: number): RecordedStep {
+    const phase = this.#phases[kind];
+    const bucket = Math.min(nextPowerOfTwo(rows), phase.buffers.maxRows);
+    const known = phase.steps.get(bucket);
+    if (known) return known;
+    const { dtype, pageSize } = this.pool.shape;
+    const caches = Array.from({ length: this.pool.shape.layers }, (_, layer) => {
+      return { buffer: this.pool.layer(layer), dtype, pageSize, pages: this.pageCount };
+    });
+    const shared = { device: this.#device, model: this.#model, caches, sample: this.#sample };
+    const plan = { ...shared, ...phase, maxPages: this.#maxPages, validVocab: this.#validVocab };
+    const step = recordStep(plan, bucket, kind === "decode" ? bucket : this.maxDecodeRows);
+    phase.steps.set(bucket, step);
+    return step;
+  }
+
+  async decode(rows: readonly DecodeRow[], adjust?: ReadonlyMap<number, AdjustLogits>): Promise<Int32Array> {
+    checkInteger("rows.length", rows.length, { min: 1, max: this.maxDecodeRows });
+    await this.#settleCopies();
+    const { memory } = this.#phases.decode;
+    const draws: Draw[] = [];
+    rows.forEach(({ tokenId, position, slot, pages, sampling }, row) => {
+      memory.host.ids[row] = tokenId;
+      memory.host.positions[row] = this.#checkPosition(position, pages);
+      memory.host.slots[row] = slot;
+      memory.host.cacheSeqlens[row] = position + 1;
+      memory.host.blockTable.set(pages, row * this.#maxPages);
+      if (sampling !== null) draws.push({ row, sampling });
+    });
+    const step = this.#step("decode", rows.length);
+    const tokens = new Int32Array(rows.length).fill(-1);
+    const hooks = draws.map(({ row }) => adjust?.get(row));
+    const drawn = await this.#run(memory, step, rows.length, rows.length * this.#maxPages, draws, hooks);
+    draws.forEach(({ row }, i) => {
+      tokens[row] = drawn[i]!;
+    });
+    return tokens;
+  }
+
+  async prefill(chunk: PrefillChunk, adjust?: AdjustLogits): Promise<number | null> {
+    await this.#settleCopies();
+    const { memory } = this.#phases.prefill;
+    const { step, pages } = this.#enterChunk(chunk);
+    const count = chunk.tokenIds.length;
+    const draws = chunk.sampling === null ? [] : [{ row: count - 1, sampling: chunk.sampling }];
+    const drawn = await this.#run(memory, step, count, pages, draws, [adjust]);
+    return drawn[0] ?? null;
+  }
+
+  /** The logits, f32 [vocab] each, of `rows` of a chunk that is run like a prefill's. */
+  async score(chunk: PrefillChunk, rows: readonly number[]): Promise<Float32Array[]> {
+    await this.#settleCopies();
+    const { memory } = this.#phases.prefill;
+    const { step, pages } = this.#enterChunk(chunk);
+    memory.host.rowCount[0] = chunk.tokenIds.length;
+    memory.upload(pages);
+    step.layers.run();
+    const logits: Float32Array[] = [];
+    for (let first = 0; first < rows.length; first += this.maxDecodeRows) {
+      const part = rows.slice(first, first + this.maxDecodeRows);
+      memory.host.headCount[0] = part.length;
+      memory.host.headRows.set(part);
+      memory.upload(pages);
+      step.head.run();
+      for (const [index] of part.entries()) logits.push(await this.#readLogits(index));
+    }
+    return logits;
+  }
+
+  #enterChunk({ tokenIds, position, slots, pages }: PrefillChunk): { step: RecordedStep; pages: number } {
+    const count = checkInteger("tokenIds.length", tokenIds.length, { min: 1, max: this.maxChunkTokens });
+    this.#checkPosition(position + count - 1, pages);
+    const { host } = this.#phases.prefill.memory;
+    for (let row = 0; row < count; row++) {
+      host.ids[row] = tokenIds[row]!;
+      host.positions[row] = position + row;
+      host.slots[row] = slots[row]!;
+    }
+    host.cacheSeqlens[0] = position + count;
+    host.blockTable.set(pages);
+    return { step: this.#step("prefill", count), pages: pages.length };
+  }
+
+  async #run(
+    memory: StepMemory,
+    step: RecordedStep,
+    rows: number,
+    tableWords: number,
+    draws: readonly Draw[],
+    hooks: readonly (AdjustLogits | undefined)[],
+  ): Promise<Int32Array> {
+    memory.host.rowCount[0] = rows;
+    memory.host.headCount[0] = draws.length;
+    draws.forEach(({ row }, index) => {
+      memory.host.headRows[index] = row;
+    });
+    const params = packSamplingParams(draws.map(({ sampling }) => sampling));
+    memory.host.params.set(new Int32Array(params.buffer, 0, params.length / 4));
+    memory.upload(tableWords);
+    step.layers.run();
+    if (draws.length === 0) {
+      await step.layers.idle();
+      return new Int32Array(0);
+    }
+    step.head.run();
+    for (const [index, hook] of hooks.entries()) if (hook) await this.#adjust(index, hook);
+    step.draw.run();
+    return new Int32Array(await this.#device.read(this.#sample.drawn, 0, draws.length * 4));
+  }
+
+  async #readLogits(index: number): Promise<Float32Array> {
+    const bytes = this.vocabSize * 4;
+    return new Float32Array(await this.#device.read(this.#sample.logits, index * bytes, bytes));
+  }
+
+  async #adjust(index: number, hook: AdjustLogits): Promise<void> {
+    const logits = await this.#readLogits(index);
+    hook(logits);
+    this.#device.write(this.#sample.logits, logits, index * logits.byteLength);
+  }
+
+  #checkPosition(position: number, pages: readonly number[]): number {
+    const held = Math.min(this.maxContext, pages.length * this.pageSize);
+    checkInteger("pages.length", pages.length, { min: 1, max: this.#maxPages });
+    return checkInteger("position", position, { min: 0, max: held - 1 });
+  }
+
+  copyPage(from: number, to: number): void {
+    checkInteger("from", from, { min: 0, max: this.pageCount - 1 });
+    checkInteger("to", to, { min: 0, max: this.pageCount - 1 });
+    this.#copies = this.#copies.then(async () => {
+      for (let index = 0; index < this.pool.shape.layers; index++) {
+        const layer = this.pool.layer(index);
+        const bytes = layer.bytes / this.pageCount;
+        const page = await this.#device.read(layer, from * bytes, bytes);
+        this.#device.write(layer, new Uint8Array(page), to * bytes);
+      }
+    });
+  }
+
+  /** Waits for copies under way; one that failed fails the next call only. */
+  async #settleCopies(): Promise<void> {
+    const copies = this.#copies;
+    this.#copies = Promise.resolve();
+    await copies;
+  }
+
+  /** Gives cache, activations and recordings back; the model stays. */
+  free(): void {
+    for (const { memory, buffers, attentionWorkspace, steps } of Object.values(this.#phases)) {
+      for (const step of steps.values()) freeStep(step);
+      memory.free();
+      buffers.free();
+      attentionWorkspace?.free();
+    }
+    const { gathered, logits, workspace, drawn } = this.#sample;
+    for (const buffer of [gathered, logits, workspace, drawn]) buffer.free();
+    this.pool.free();
+  }
+}

@@ -1,0 +1,97 @@
+import type { Device, DeviceBuffer, Program } from "../device/device.ts";
+import type { LatentCache } from "../kernels/common/latent-cache.ts";
+import { sampling } from "../kernels/sampling/sampling.ts";
+import { type Model, recordHead, recordLayers } from "../models/model.ts";
+import type { StepBuffers } from "../models/step-buffers.ts";
+import type { StepMemory } from "./step-memory.ts";
+
+/** Logits of chosen rows and what is drawn from them. */
+export interface SampleBuffers {
+  readonly maxRows: number;
+  /** f32 [k, hidden]. */
+  readonly gathered: DeviceBuffer;
+  /** f32 [k, vocab]. */
+  readonly logits: DeviceBuffer;
+  /** f32 [k, vocab]. */
+  readonly workspace: DeviceBuffer;
+  /** i32 [k]. */
+  readonly drawn: DeviceBuffer;
+}
+
+/** Allocates {@link SampleBuffers} of `maxRows` rows. */
+export function allocateSampleBuffers(device: Device, model: Model, maxRows: number): SampleBuffers {
+  const { hiddenSize, vocabSize } = model.config;
+  return {
+    maxRows,
+    gathered: device.allocate(maxRows * hiddenSize * 4, "last hidden state"),
+    logits: device.allocate(maxRows * vocabSize * 4, "logits"),
+    workspace: device.allocate(maxRows * vocabSize * 4, "sampling workspace"),
+    drawn: device.allocate(maxRows * 4, "drawn tokens"),
+  };
+}
+
+/** What a step is recorded over. */
+export interface StepPlan {
+  readonly device: Device;
+  readonly model: Model;
+  readonly caches: readonly LatentCache[];
+  readonly memory: StepMemory;
+  readonly buffers: StepBuffers;
+  readonly attentionWorkspace: DeviceBuffer | null;
+  readonly sample: SampleBuffers;
+  readonly maxPages: number;
+  /** Ids from here on are padding and never drawn. */
+  readonly validVocab: number;
+}
+
+/** A step of up to `rows` tokens, recorded in three parts, so that logits can be looked at or changed between. */
+export interface RecordedStep {
+  readonly rows: number;
+  /** Embedding and decoder layers. */
+  readonly layers: Program;
+  /** Chosen rows to logits. */
+  readonly head: Program;
+  /** Logits to token ids. */
+  readonly draw: Program;
+}
+
+/** Records a step of up to `rows` tokens, of which up to `headRows` draw. */
+export function recordStep(plan: StepPlan, rows: number, headRows: number): RecordedStep {
+  const { device, model, caches, memory, attentionWorkspace, sample, maxPages, validVocab } = plan;
+  const inputs = { ...memory.buffers, maxPages };
+  const buffers = { ...plan.buffers, maxRows: rows };
+  const rowCount = memory.buffers.headCount;
+  return {
+    rows,
+    layers: device.record((launch) =>
+      recordLayers(model, { launch, inputs, buffers, attentionWorkspace }, caches),
+    ),
+    head: device.record((launch) =>
+      recordHead(launch, model, {
+        ...sample,
+        hidden: plan.buffers.hidden,
+        hiddenRows: plan.buffers.maxRows,
+        rows: memory.buffers.headRows,
+        rowCount,
+        maxRows: headRows,
+      }),
+    ),
+    draw: device.record((launch) =>
+      sampling(launch, {
+        logits: sample.logits,
+        params: memory.buffers.params,
+        out: sample.drawn,
+        workspace: sample.workspace,
+        rowCount,
+        maxRows: headRows,
+        vocab: model.config.vocabSize,
+        validVocab,
+      }),
+    ),
+  };
+}
+
+/** Gives back what a recording holds. */
+export function freeStep({ layers, head, draw }: RecordedStep): void {
+  for (const program of [layers, head, draw]) program.free();
+}

@@ -1,0 +1,195 @@
+import type { DeviceBuffer, Launch } from "../device/device.ts";
+import type { ModelConfig } from "../formats/config-types.ts";
+import type { LatentCache } from "../kernels/common/latent-cache.ts";
+import { expertMlp } from "../kernels/expert-mlp/expert-mlp.ts";
+import { expertRouting } from "../kernels/expert-routing/expert-routing.ts";
+import { gatedMlp } from "../kernels/gated-mlp/gated-mlp.ts";
+import { linear } from "../kernels/linear/linear.ts";
+import { mlaDecodePartial } from "../kernels/mla-decode/mla-decode.ts";
+import { mlaEpilogue } from "../kernels/mla-epilogue/mla-epilogue.ts";
+import { mlaPrefill } from "../kernels/mla-prefill/mla-prefill.ts";
+import { mlaPrologue } from "../kernels/mla-prologue/mla-prologue.ts";
+import { rmsNorm } from "../kernels/rms-norm/rms-norm.ts";
+import type { AttentionWeights, GatedMlpWeights, LayerWeights, SparseMlpWeights } from "./model-weights.ts";
+import { softmaxScale } from "./rope.ts";
+import type { StepBuffers } from "./step-buffers.ts";
+
+/** What every layer of a step shares: the rows' tokens, where their entries go, and what they see. */
+export interface StepInputs {
+  /** i32 [1]: rows in use. */
+  readonly rowCount: DeviceBuffer;
+  /** i32 [n]: token ids. */
+  readonly ids: DeviceBuffer;
+  /** i32 [n]. */
+  readonly positions: DeviceBuffer;
+  /** i32 [n]: page · pageSize + offset of each row's entry. */
+  readonly slots: DeviceBuffer;
+  /** decode: i32 [n, maxPages], a row's own; prefill: i32 [maxPages], the one sequence's. */
+  readonly blockTable: DeviceBuffer;
+  readonly maxPages: number;
+  /** decode: i32 [n], cached tokens each row sees, its own included; prefill: i32 [1], the sequence's. */
+  readonly cacheSeqlens: DeviceBuffer;
+}
+
+/** Tables of a model that attention reads by position. */
+export interface PositionTables {
+  /** f32 [positions, d_r]: cosines, then sines. */
+  readonly rotary: DeviceBuffer;
+  /** f32 [positions], or null where queries are not scaled. */
+  readonly queryScale: DeviceBuffer | null;
+}
+
+/** One step of one model as its layers see it. */
+export interface LayerContext {
+  readonly launch: Launch;
+  readonly config: ModelConfig;
+  readonly tables: PositionTables;
+  readonly inputs: StepInputs;
+  readonly buffers: StepBuffers;
+  /** Partial results of split attention; for steps that decode. */
+  readonly attentionWorkspace: DeviceBuffer | null;
+  /** Longest sequence that can be recorded, in tokens. */
+  readonly maxLength: number;
+}
+
+function projectQuery(context: LayerContext, weights: AttentionWeights): void {
+  const { launch, config, buffers, inputs } = context;
+  const rows = { rowCount: inputs.rowCount, maxRows: buffers.maxRows };
+  const store = { mode: "store", ...rows } as const;
+  const { query } = weights;
+  if (query.kind === "direct") {
+    linear(launch, { x: buffers.normed, weight: query.project, out: buffers.query, ...store });
+    return;
+  }
+  const { queryLatent } = buffers;
+  linear(launch, { x: buffers.normed, weight: query.compress, out: queryLatent, ...store });
+  const epsilon = config.attention.latentNormEps;
+  const width = query.compress.rows;
+  rmsNorm(launch, { x: queryLatent, weight: query.norm, out: queryLatent, width, epsilon, ...rows });
+  linear(launch, { x: queryLatent, weight: query.expand, out: buffers.query, ...store });
+}
+
+function attend(context: LayerContext, weights: AttentionWeights, cache: LatentCache): void {
+  const { launch, config, buffers, inputs } = context;
+  const { heads, qkNopeHeadDim, vHeadDim, kvLoraRank, qkRopeHeadDim } = config.attention;
+  const widths = {
+    heads,
+    nopeWidth: qkNopeHeadDim,
+    ropeWidth: qkRopeHeadDim,
+    valueWidth: vHeadDim,
+    latentWidth: kvLoraRank,
+  };
+  const scale = softmaxScale(config);
+  if (buffers.absorbedQuery === null) {
+    const { query: q, values: out, maxRows } = buffers;
+    const { rowCount, blockTable, cacheSeqlens } = inputs;
+    const tokens = { cache, blockTable, cacheSeqlens, rowCount, maxRows };
+    mlaPrefill(launch, { q, kvB: weights.kvB, out, softmaxScale: scale, ...widths, ...tokens });
+    return;
+  }
+  const sizes = { ...widths, batch: buffers.maxRows, sQ: 1, maxLen: context.maxLength };
+  const partials = context.attentionWorkspace!;
+  mlaDecodePartial(launch, {
+    ...sizes,
+    q: buffers.absorbedQuery,
+    cache,
+    blockTable: inputs.blockTable,
+    maxPages: inputs.maxPages,
+    cacheSeqlens: inputs.cacheSeqlens,
+    mask: "causal",
+    softmaxScale: scale,
+    workspace: partials,
+    batchCount: inputs.rowCount,
+  });
+  mlaEpilogue(launch, {
+    ...sizes,
+    partials,
+    kvB: weights.kvB,
+    out: buffers.values,
+    batchCount: inputs.rowCount,
+  });
+}
+
+/** The attention branch: `normed` in, added to the residual stream. */
+function attention(context: LayerContext, weights: AttentionWeights, cache: LatentCache): void {
+  const { launch, config, tables, inputs, buffers } = context;
+  const { rowCount, positions, slots } = inputs;
+  const { heads, latentNormEps, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, rotary } =
+    config.attention;
+  const rows = { rowCount, maxRows: buffers.maxRows };
+  projectQuery(context, weights);
+  linear(launch, { x: buffers.normed, weight: weights.latent, out: buffers.latent, mode: "store", ...rows });
+  mlaPrologue(launch, {
+    phase: buffers.absorbedQuery === null ? "prefill" : "decode",
+    q: buffers.query,
+    latent: buffers.latent,
+    normWeight: weights.latentNorm,
+    epsilon: latentNormEps,
+    kvB: weights.kvB,
+    positions,
+    rotaryTable: tables.rotary,
+    rotary,
+    queryScale: tables.queryScale,
+    slots,
+    cache,
+    qOut: buffers.absorbedQuery ?? buffers.query,
+    heads,
+    nopeWidth: qkNopeHeadDim,
+    ropeWidth: qkRopeHeadDim,
+    valueWidth: vHeadDim,
+    latentWidth: kvLoraRank,
+    ...rows,
+  });
+  attend(context, weights, cache);
+  const scale = config.scaling.residual;
+  const output = { x: buffers.values, weight: weights.output, out: buffers.hidden, scale, ...rows };
+  linear(launch, { ...output, mode: "accumulate" });
+}
+
+function denseMlp(context: LayerContext, { gate, up, down }: GatedMlpWeights): void {
+  const { launch, config, buffers, inputs } = context;
+  const { normed: x, hidden: out, mlp: workspace, maxRows } = buffers;
+  const scale = config.scaling.residual;
+  const rows = { rowCount: inputs.rowCount, maxRows };
+  gatedMlp(launch, { x, gate, up, down, out, mode: "accumulate", scale, workspace, ...rows });
+}
+
+function sparseMlp(context: LayerContext, weights: SparseMlpWeights): void {
+  const { launch, config, buffers, inputs } = context;
+  const { count: experts, perToken, intermediateSize, router } = config.experts!;
+  const { logits, ids, weights: expertWeights, workspace } = buffers.experts!;
+  const rows = { rowCount: inputs.rowCount, maxRows: buffers.maxRows };
+  linear(launch, { x: buffers.normed, weight: weights.router, out: logits, mode: "store", ...rows });
+  const bias = weights.correctionBias;
+  expertRouting(launch, { logits, bias, ids, weights: expertWeights, experts, perToken, router, ...rows });
+  expertMlp(launch, {
+    experts,
+    perToken,
+    hidden: config.hiddenSize,
+    intermediate: intermediateSize,
+    x: buffers.normed,
+    expertIds: ids,
+    expertWeights,
+    gateUp: weights.gateUp,
+    down: weights.down,
+    out: buffers.hidden,
+    mode: "accumulate",
+    scale: config.scaling.residual,
+    workspace,
+    ...rows,
+  });
+  if (weights.shared !== null) denseMlp(context, weights.shared);
+}
+
+/** Records one decoder layer: both branches, each normed, scaled and added to the residual stream. */
+export function decoderLayer(context: LayerContext, weights: LayerWeights, cache: LatentCache): void {
+  const { launch, config, buffers, inputs } = context;
+  const { hidden: x, normed: out, maxRows } = buffers;
+  const norm = { x, out, width: config.hiddenSize, epsilon: config.rmsNormEps, maxRows };
+  const { rowCount } = inputs;
+  rmsNorm(launch, { ...norm, weight: weights.inputNorm, rowCount });
+  attention(context, weights.attention, cache);
+  rmsNorm(launch, { ...norm, weight: weights.mlpNorm, rowCount });
+  if (weights.mlp.kind === "dense") denseMlp(context, weights.mlp);
+  else sparseMlp(context, weights.mlp);
+}

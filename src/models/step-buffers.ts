@@ -1,0 +1,92 @@
+import type { Device, DeviceBuffer } from "../device/device.ts";
+import type { ModelConfig } from "../formats/config-types.ts";
+import { expertMlpWorkspaceBytes } from "../kernels/expert-mlp/expert-mlp.ts";
+
+/** Activations of one forward pass over at most `maxRows` tokens, reused by every layer. */
+export interface StepBuffers {
+  readonly maxRows: number;
+  /** f32 [n, hidden]: the residual stream. */
+  readonly hidden: DeviceBuffer;
+  /** f32 [n, hidden]: what a branch reads. */
+  readonly normed: DeviceBuffer;
+  /** f32 [n, q_lora_rank]; `normed` where the query has no rank. */
+  readonly queryLatent: DeviceBuffer;
+  /** f32 [n, heads, d_n + d_r]. */
+  readonly query: DeviceBuffer;
+  /** f32 [n, heads, d_c + d_r]; null where attention expands the cache. */
+  readonly absorbedQuery: DeviceBuffer | null;
+  /** f32 [n, d_c + d_r]. */
+  readonly latent: DeviceBuffer;
+  /** f32 [n, heads · d_v]. */
+  readonly values: DeviceBuffer;
+  /** f32 [n, intermediate] of the widest MLP. */
+  readonly mlp: DeviceBuffer;
+  readonly experts: ExpertBuffers | null;
+  /** Gives everything back. */
+  free(): void;
+}
+
+/** What routing and experts need beside. */
+export interface ExpertBuffers {
+  /** f32 [n, experts]. */
+  readonly logits: DeviceBuffer;
+  /** i32 [n, perToken]. */
+  readonly ids: DeviceBuffer;
+  /** f32 [n, perToken]. */
+  readonly weights: DeviceBuffer;
+  readonly workspace: DeviceBuffer;
+}
+
+/** Which attention a step runs: over the latents themselves, or over keys and values expanded from them. */
+export type StepPhase = "decode" | "prefill";
+
+function expertBuffers(
+  { experts, hiddenSize }: ModelConfig,
+  maxRows: number,
+  allocate: Device["allocate"],
+): ExpertBuffers | null {
+  if (experts === null) return null;
+  const { count, perToken, intermediateSize } = experts;
+  const shape = { maxRows, experts: count, perToken, hidden: hiddenSize, intermediate: intermediateSize };
+  return {
+    logits: allocate(maxRows * count * 4, "router logits"),
+    ids: allocate(maxRows * perToken * 4, "expert ids"),
+    weights: allocate(maxRows * perToken * 4, "expert weights"),
+    workspace: allocate(expertMlpWorkspaceBytes(shape), "expert workspace"),
+  };
+}
+
+/** Allocates the activations of a step. Throws UserError when the device has no room. */
+export function allocateStepBuffers(
+  device: Pick<Device, "allocate">,
+  config: ModelConfig,
+  phase: StepPhase,
+  maxRows: number,
+): StepBuffers {
+  const owned: DeviceBuffer[] = [];
+  const allocate = (bytes: number, label: string): DeviceBuffer => {
+    const buffer = device.allocate(bytes, label);
+    owned.push(buffer);
+    return buffer;
+  };
+  const rows = (width: number, label: string) => allocate(maxRows * width * 4, label);
+  const { heads, qLoraRank, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config.attention;
+  const sharedWidth = config.experts ? config.experts.sharedCount * config.experts.intermediateSize : 0;
+  const denseWidth = config.mlpLayers.includes("dense") ? config.intermediateSize : 0;
+  const normed = rows(config.hiddenSize, "normed hidden state");
+  return {
+    maxRows,
+    hidden: rows(config.hiddenSize, "hidden state"),
+    normed,
+    queryLatent: qLoraRank === null ? normed : rows(qLoraRank, "query latent"),
+    query: rows(heads * (qkNopeHeadDim + qkRopeHeadDim), "query"),
+    absorbedQuery: phase === "decode" ? rows(heads * (kvLoraRank + qkRopeHeadDim), "absorbed query") : null,
+    latent: rows(kvLoraRank + qkRopeHeadDim, "latent"),
+    values: rows(heads * vHeadDim, "attention values"),
+    mlp: rows(Math.max(denseWidth, sharedWidth, 1), "MLP"),
+    experts: expertBuffers(config, maxRows, allocate),
+    free: () => {
+      for (const buffer of owned) buffer.free();
+    },
+  };
+}
