@@ -16,6 +16,8 @@ export interface ReferenceInput {
   readonly ids: readonly number[];
   /** The positions whose logits are wanted. */
   readonly positions: readonly number[];
+  /** What storing a value in the cache makes of it, such as rounding to bf16; default: nothing. */
+  readonly store?: (value: number) => number;
 }
 
 /** y [rows, out] = x [rows, in] · weightᵀ, with weight [out, in]. */
@@ -88,7 +90,8 @@ function attend(
 }
 
 /** The attention branch of a layer over the normed hidden states x [n, hidden]. */
-function attention({ config, weights, ids }: ReferenceInput, x: Float64Array, prefix: string): Float64Array {
+function attention(input: ReferenceInput, x: Float64Array, prefix: string): Float64Array {
+  const { config, weights, ids, store = (value) => value } = input;
   const { heads, qLoraRank, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, latentNormEps } =
     config.attention;
   const n = ids.length;
@@ -107,8 +110,10 @@ function attention({ config, weights, ids }: ReferenceInput, x: Float64Array, pr
     latents.set(entry.subarray(0, kvLoraRank), t * kvLoraRank);
     rotaryKeys.push(entry.slice(kvLoraRank));
     rotate(config, frequencies, rotaryKeys[t]!, t);
+    rotaryKeys[t] = rotaryKeys[t]!.map(store);
   }
-  const expanded = linear(rmsNorm(latents, weight("kv_a_layernorm"), latentNormEps), weight("kv_b_proj"), n);
+  const normed = rmsNorm(latents, weight("kv_a_layernorm"), latentNormEps).map(store);
+  const expanded = linear(normed, weight("kv_b_proj"), n);
   const out = new Float64Array(n * heads * vHeadDim);
   const queryWidth = qkNopeHeadDim + qkRopeHeadDim;
   for (let head = 0; head < heads; head++) {

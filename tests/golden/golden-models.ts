@@ -7,9 +7,9 @@ import { decodeToF32 } from "../../src/base/convert.ts";
 import type { ModelConfig } from "../../src/formats/config.ts";
 import { parseModelConfig } from "../../src/formats/config.ts";
 
-/** Two of the tiny models are in the repository; FLASHMLA_GOLDEN names a folder with all six, unpacked. */
+/** Two of the tiny models are in the repository; models/ in the folder FLASHMLA_GOLDEN has all six, unpacked. */
 const packed = join(dirname(fileURLToPath(import.meta.url)), "models");
-const folder = process.env.FLASHMLA_GOLDEN ?? "";
+const folder = process.env.FLASHMLA_GOLDEN ? join(process.env.FLASHMLA_GOLDEN, "models") : "";
 const names = [
   "deepseek-v2-tiny",
   "deepseek-v3-tiny",
@@ -125,4 +125,17 @@ export function worstDifference(got: ArrayLike<number>, expected: ArrayLike<numb
     if (!(difference <= worst)) worst = difference;
   }
   return worst;
+}
+
+/** Cosine of the angle between two vectors; NaN where one has a NaN. */
+export function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let dot = 0;
+  let squaresA = 0;
+  let squaresB = 0;
+  for (let i = 0; i < a.length; i++) {
+    dot += a[i]! * b[i]!;
+    squaresA += a[i]! ** 2;
+    squaresB += b[i]! ** 2;
+  }
+  return dot / Math.sqrt(squaresA * squaresB);
 }
