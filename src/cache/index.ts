@@ -7,4 +7,4 @@ export {
   pagesThatFit,
 } from "./latent-cache-pool.ts";
 export { PageAllocator } from "./page-allocator.ts";
-export { type CachedSequence, PagedLatentCache } from "./paged-latent-cache.ts";
+export { type CachedSequence, type PageCopy, PagedLatentCache } from "./paged-latent-cache.ts";
