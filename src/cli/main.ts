@@ -2,7 +2,10 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { errorMessage, UserError } from "../base/errors.ts";
+import { addChatCommand } from "./commands/chat.ts";
 import { addDevicesCommand } from "./commands/devices.ts";
+import { addGenerateCommand } from "./commands/generate.ts";
+import { addLogitsCommand } from "./commands/logits.ts";
 import { note, paintError } from "./output.ts";
 
 function version(): string {
@@ -20,6 +23,9 @@ function buildProgram(): Command {
     .configureHelp({ showGlobalOptions: true })
     .showHelpAfterError("Run the command with --help for its flags.")
     .exitOverride();
+  addGenerateCommand(program);
+  addChatCommand(program);
+  addLogitsCommand(program);
   addDevicesCommand(program);
   return program;
 }
