@@ -25,7 +25,38 @@ export interface DeviceBuffer {
 /** How a scalar argument is passed to a kernel. */
 export type ScalarKind = "i32" | "f32";
 
-/** A kernel as every device can find it: one name, and one entry per device kind. */
+/** A buffer of 16-bit values [rows, columns] that a CUDA kernel reads by tensor map, in boxes with 128-byte swizzle. */
+export interface CudaTensorMap {
+  /** Position of the buffer among the launch's buffers. */
+  readonly buffer: number;
+  readonly rows: number;
+  readonly columns: number;
+  readonly boxRows: number;
+  /** At most 64. */
+  readonly boxColumns: number;
+}
+
+/**
+ * Where CUDA finds a kernel and how it starts it. The kernel's parameters are the tensor maps, the buffers, the counters
+ * (if any), the scalars; the grid of a launch counts thread blocks.
+ */
+export interface CudaEntry {
+  /** A file of `cubin/`, such as `mla-decode.sm90.cubin`. */
+  readonly module: string;
+  /** The name of the kernel in that module. */
+  readonly function: string;
+  /** Threads a block. */
+  readonly blockSize: number;
+  /** Bytes of dynamic shared memory a block; default 0. */
+  readonly sharedBytes?: number;
+  /** Blocks a cluster; default 1. */
+  readonly cluster?: number;
+  readonly tensorMaps?: readonly CudaTensorMap[];
+  /** How many u32 counters the kernel wants: zero before the first run, and left zero by every run. */
+  readonly counters?: number;
+}
+
+/** A kernel as every device can find it: one name, and one entry per device kind that has it. */
 export interface KernelSource {
   /** Cache key, timing label and test id: `operation.stage`. */
   readonly name: string;
@@ -34,7 +65,8 @@ export interface KernelSource {
   /** Names and kinds of the scalars, in the order of the launch. */
   readonly scalars: readonly (readonly [name: string, kind: ScalarKind])[];
   /** The WebAssembly export that runs items `begin`…`end` of the grid. */
-  readonly cpu: string;
+  readonly cpu?: string;
+  readonly cuda?: CudaEntry;
 }
 
 /** A kernel made ready on one device. */
@@ -46,12 +78,11 @@ export interface Kernel {
  * Enqueues `kernel` over `grid` independent items. Scalars are fixed when a step is recorded; whatever changes per
  * token lives in buffers.
  */
-export type Launch = (
-  kernel: KernelSource,
-  grid: number,
-  buffers: readonly DeviceBuffer[],
-  scalars?: readonly number[],
-) => void;
+export interface Launch {
+  (kernel: KernelSource, grid: number, buffers: readonly DeviceBuffer[], scalars?: readonly number[]): void;
+  /** The device that is recorded for: what a variant is chosen by. */
+  readonly target: { readonly kind: DeviceKind; readonly limits: DeviceLimits };
+}
 
 /** Milliseconds one launch of a program took. */
 export interface LaunchTiming {
@@ -67,6 +98,8 @@ export interface Program {
   idle(): Promise<void>;
   /** Runs once with a clock around each launch. */
   profile(): Promise<LaunchTiming[]>;
+  /** Runs once and gives the milliseconds that it took, by the device's own clock. */
+  time(): Promise<number>;
   /** Gives back what the recording holds; the buffers it names stay. */
   free(): void;
 }

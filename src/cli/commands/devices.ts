@@ -1,5 +1,7 @@
 import { cpus, totalmem } from "node:os";
 import type { Command } from "commander";
+import { errorMessage } from "../../base/errors.ts";
+import { listCudaGpus } from "../../device/cuda/cuda-device.ts";
 import { openDevice } from "../../device/open.ts";
 import { formatBytes, formatTable, paint, printJson, printLine } from "../output.ts";
 
@@ -19,6 +21,21 @@ async function reportCpu(): Promise<DeviceReport> {
   return report;
 }
 
+/** One report for each GPU, or one that says what is missing. */
+async function reportCuda(): Promise<DeviceReport[]> {
+  try {
+    return (await listCudaGpus()).map(({ name, memoryBytes, capability }) => ({
+      kind: "cuda",
+      available: true,
+      name: `${name} (mlaDecode only so far)`,
+      memoryBytes,
+      features: [`sm_${capability}`],
+    }));
+  } catch (error) {
+    return [missing("cuda", errorMessage(error))];
+  }
+}
+
 function missing(kind: string, why: string): DeviceReport {
   return { kind, available: false, name: why, memoryBytes: null, features: [] };
 }
@@ -33,7 +50,7 @@ export function addDevicesCommand(program: Command): void {
       const devices = [
         await reportCpu(),
         missing("webgpu", "this version of flashmla has no WebGPU kernels"),
-        missing("cuda", "this version of flashmla has no CUDA kernels"),
+        ...(await reportCuda()),
       ];
       if (json) return printJson({ devices });
       printLine(`${cpus()[0]?.model.trim() ?? "unknown processor"}, ${formatBytes(totalmem())} of memory\n`);

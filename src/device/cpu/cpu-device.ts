@@ -145,9 +145,15 @@ export class CpuDevice implements Device {
   record(step: (launch: Launch) => void): Program {
     this.#checkOpen();
     const commands: Command[] = [];
-    step((source, grid, buffers, scalars = []) => {
+    const enqueue = (
+      source: KernelSource,
+      grid: number,
+      buffers: readonly DeviceBuffer[],
+      scalars: readonly number[] = [],
+    ): void => {
       commands.push({ source, grid, buffers: this.#checkLaunch(source, grid, buffers, scalars), scalars });
-    });
+    };
+    step(Object.assign(enqueue, { target: this }));
     return this.#encode(commands);
   }
 
@@ -157,8 +163,8 @@ export class CpuDevice implements Device {
     buffers: readonly DeviceBuffer[],
     scalars: readonly number[],
   ) {
-    if (!this.#pool.kernelIndex.has(source.cpu))
-      throw new RangeError(`${source.name}: no CPU kernel ${source.cpu}`);
+    if (source.cpu === undefined || !this.#pool.kernelIndex.has(source.cpu))
+      throw new RangeError(`${source.name}: no CPU kernel ${source.cpu ?? "for it"}`);
     if (!Number.isInteger(grid) || grid < 0)
       throw new RangeError(`${source.name}: expected a grid size, got ${grid}`);
     if (buffers.length !== source.buffers.length || scalars.length !== source.scalars.length) {
@@ -182,7 +188,7 @@ export class CpuDevice implements Device {
     let argument = commands.length * COMMAND_BYTES;
     commands.forEach((command, i) => {
       const at = i * COMMAND_BYTES;
-      view.setUint32(at, this.#pool.kernelIndex.get(command.source.cpu) ?? 0, true);
+      view.setUint32(at, this.#pool.kernelIndex.get(command.source.cpu ?? "") ?? 0, true);
       view.setUint32(at + 4, memory.address + argument, true);
       view.setUint32(at + 8, command.grid, true);
       view.setUint32(at + 12, grainOf(command.grid, this.#pool.threads), true);
@@ -235,6 +241,12 @@ class CpuProgram implements Program {
       this.pool.run(this.memory.address, 1, i);
       return { name: source.name, milliseconds: performance.now() - start };
     });
+  }
+
+  async time(): Promise<number> {
+    const start = performance.now();
+    this.run();
+    return performance.now() - start;
   }
 
   free(): void {

@@ -1,0 +1,171 @@
+import { describe, expect, it } from "vitest";
+import { UserError } from "../../base/errors.ts";
+import { openDevice } from "../open.ts";
+import { listCudaGpus } from "./cuda-device.ts";
+import { CudaDriver, CudaError } from "./driver.ts";
+import { chooseGpu, type Gpu } from "./gpu.ts";
+import { type CudaLaunch, LaunchArena } from "./launch-arena.ts";
+import { loadDriverLibrary, type NativeFunction, type NativeLibrary } from "./library.ts";
+
+interface Fake {
+  readonly status?: Readonly<Record<string, number>>;
+  readonly absent?: string;
+  /** What a call writes into its first parameter. */
+  readonly results?: Readonly<Record<string, number>>;
+}
+
+/** A driver that notes its calls; addresses in it count from 0x1000. */
+function fakeLibrary({ status = {}, absent = "", results = {} }: Fake = {}) {
+  const calls: { name: string; values: Parameters<NativeFunction> }[] = [];
+  const views: DataView[] = [];
+  const library: NativeLibrary = {
+    bind: (name) => {
+      if (name === absent) throw new Error(`Cannot find function '${name}'`);
+      return (...values) => {
+        calls.push({ name, values });
+        const [out] = values;
+        const result = results[name] ?? 0;
+        if (out instanceof BigUint64Array) out[0] = BigInt(result);
+        else if (out instanceof Int32Array) out[0] = result;
+        if (name === "cuGetErrorName") (values[1] as BigUint64Array)[0] = 1n;
+        if (name === "cuGetErrorString") (values[1] as BigUint64Array)[0] = 2n;
+        return status[name] ?? 0;
+      };
+    },
+    allocate: (bytes) => {
+      views.push(new DataView(new ArrayBuffer(bytes)));
+      return { address: 0x1010n, view: views.at(-1)! };
+    },
+    release: () => {},
+    text: (address) => (address === 1n ? "CUDA_ERROR_NO_DEVICE" : "no CUDA-capable device is detected"),
+  };
+  return { library, calls, views };
+}
+
+describe("what is missing is said in one sentence", () => {
+  it("the system", async () => {
+    await expect(loadDriverLibrary("darwin")).rejects.toThrow(
+      /^CUDA runs on Linux and Windows, not on darwin\.$/,
+    );
+  });
+
+  it("a symbol of the driver", () => {
+    const { library } = fakeLibrary({ absent: "cuLaunchKernelEx" });
+    expect(() => new CudaDriver(library)).toThrow(/too old: it has no cuLaunchKernelEx; install version 525/);
+  });
+
+  it("a device, in the driver's own words", async () => {
+    const { library } = fakeLibrary({ status: { cuInit: 100 } });
+    const listed = listCudaGpus(library);
+    await expect(listed).rejects.toThrow(UserError);
+    await expect(listed).rejects.toThrow(
+      "The NVIDIA driver failed in cuInit: CUDA_ERROR_NO_DEVICE (no CUDA-capable device is detected).",
+    );
+  });
+
+  it("GPUs at all, a GPU of that index, a GPU that is new enough", async () => {
+    const gpu: Gpu = {
+      ordinal: 0,
+      name: "Old",
+      memoryBytes: 1,
+      multiprocessors: 1,
+      capability: 75,
+      sharedBytes: 1,
+    };
+    await expect(listCudaGpus(fakeLibrary().library)).rejects.toThrow(/sees no GPU/);
+    expect(() => chooseGpu([gpu], 1)).toThrow(/gpu must be an integer from 0 to 0, got 1/);
+    expect(() => chooseGpu([gpu], 0)).toThrow(/Old has compute capability 7\.5; .* 8\.0 \(Ampere\)/);
+  });
+});
+
+describe("CudaDriver", () => {
+  it("unfinished work is no failure, failed work is", () => {
+    const busy = new CudaDriver(fakeLibrary({ status: { cuStreamQuery: 600 } }).library);
+    expect(busy.isDone(1n)).toBe(false);
+    const broken = new CudaDriver(fakeLibrary({ status: { cuStreamQuery: 700 } }).library);
+    expect(() => broken.isDone(1n)).toThrow(CudaError);
+    expect(new CudaDriver(fakeLibrary().library).isDone(1n)).toBe(true);
+  });
+});
+
+describe("LaunchArena", () => {
+  const launch: CudaLaunch = {
+    source: {
+      name: "test",
+      buffers: ["a", "b"],
+      scalars: [
+        ["n", "i32"],
+        ["x", "f32"],
+      ],
+    },
+    entry: {
+      module: "test.cubin",
+      function: "test",
+      blockSize: 384,
+      sharedBytes: 200_000,
+      cluster: 8,
+      counters: 1,
+      tensorMaps: [{ buffer: 1, rows: 640, columns: 576, boxRows: 64, boxColumns: 64 }],
+    },
+    function: 0xf00n,
+    grid: 24,
+    addresses: [0xa000n, 0xb000n],
+    counters: 0xc000n,
+    scalars: [-7, 1],
+  };
+
+  it("lays parameters, configuration and cluster out as cuda.h declares them", () => {
+    const { library, calls, views } = fakeLibrary();
+    new LaunchArena(new CudaDriver(library)).launch(launch, 0x5555n);
+    const call = calls.find(({ name }) => name === "cuLaunchKernelEx");
+    const [config, kernel, list, extra] = call?.values ?? [];
+    expect([kernel, list]).toEqual([0xf00n, null]);
+    const base = 0x1080n;
+    const view = new DataView(views[0]!.buffer, Number(base - 0x1010n));
+    const u32 = (address: bigint, count: number) =>
+      Array.from({ length: count }, (_, i) => view.getUint32(Number(address - base) + 4 * i, true));
+    const u64 = (address: bigint) => view.getBigUint64(Number(address - base), true);
+    expect(u32(config as bigint, 7)).toEqual([24, 1, 1, 384, 1, 1, 200_000]);
+    expect(u64((config as bigint) + 32n)).toBe(0x5555n);
+    expect(u32((config as bigint) + 48n, 1)).toEqual([1]);
+    const attribute = u64((config as bigint) + 40n);
+    expect(u32(attribute, 5)).toEqual([4, 0, 8, 1, 1]);
+    const words = [0n, 8n, 16n, 32n].map((offset) => u64((extra as bigint) + offset));
+    expect(words).toEqual([1n, base, 2n, 0n]);
+    expect(u64(u64((extra as bigint) + 24n))).toBe(128n + 24n + 8n);
+    expect([128n, 136n, 144n].map((offset) => u64(base + offset))).toEqual([0xa000n, 0xb000n, 0xc000n]);
+    expect(view.getInt32(152, true)).toBe(-7);
+    expect(view.getFloat32(156, true)).toBe(1);
+  });
+
+  it("describes a tensor map to the driver", () => {
+    const { library, calls } = fakeLibrary();
+    new LaunchArena(new CudaDriver(library)).launch(launch, 0n);
+    const values = calls.find(({ name }) => name === "cuTensorMapEncodeTiled")?.values.slice(0, 9);
+    expect(values).toEqual([
+      0x1080n,
+      1,
+      2,
+      0xb000n,
+      BigUint64Array.of(576n, 640n),
+      BigUint64Array.of(1152n),
+      Uint32Array.of(64, 64),
+      Uint32Array.of(1, 1),
+      0,
+    ]);
+  });
+});
+
+describe("openDevice", () => {
+  it("names the reason for every device that it passes over, and falls back to the CPU", async () => {
+    const passed: [string, string][] = [];
+    const device = await openDevice({
+      threads: 1,
+      onPassedOver: (kind, reason) => passed.push([kind, reason]),
+    });
+    expect(device.kind).toBe("cpu");
+    expect(passed.map(([kind]) => kind)).toEqual(["cuda"]);
+    expect(passed[0]![1]).toMatch(/not yet the kernels of whole models/);
+    await device.close();
+  });
+});
