@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { errorMessage, UserError } from "../base/errors.ts";
+import { addBenchCommand } from "./commands/bench.ts";
 import { addChatCommand } from "./commands/chat.ts";
 import { addDevicesCommand } from "./commands/devices.ts";
 import { addGenerateCommand } from "./commands/generate.ts";
@@ -27,6 +28,7 @@ function buildProgram(): Command {
   addChatCommand(program);
   addLogitsCommand(program);
   addDevicesCommand(program);
+  addBenchCommand(program);
   return program;
 }
 

@@ -1,0 +1,74 @@
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describeCommit, describeMachine, type Machine } from "./machine.ts";
+import type { CaseResult, CeilingResult } from "./run.ts";
+
+/** One run of a benchmark, as it is kept under benchmarks/results. */
+export interface BenchReport {
+  readonly name: string;
+  /** ISO 8601, UTC. */
+  readonly date: string;
+  readonly commit: string | null;
+  readonly machine: Machine;
+  readonly versions: { readonly flashmla: string; readonly node: string; readonly v8: string };
+  /** The device's features, such as `relaxed-simd`. */
+  readonly features: readonly string[];
+  readonly rounds: number;
+  readonly ceilings: readonly CeilingResult[];
+  readonly results: readonly CaseResult[];
+}
+
+/** Adds date, commit, machine and versions to what was measured. */
+export function createReport(
+  measured: Pick<BenchReport, "name" | "features" | "rounds" | "ceilings" | "results">,
+  flashmla: string,
+): BenchReport {
+  const versions = { flashmla, node: process.versions.node, v8: process.versions.v8 };
+  const about = { date: new Date().toISOString(), commit: describeCommit(), machine: describeMachine() };
+  return { ...measured, ...about, versions };
+}
+
+/** Writes `folder`/<machine>/<date>-<name>.json and returns its path. */
+export function writeReport(report: BenchReport, folder: string): string {
+  const target = join(folder, report.machine.slug);
+  mkdirSync(target, { recursive: true });
+  const path = join(target, `${report.date.slice(0, 10)}-${report.name}.json`);
+  writeFileSync(path, `${JSON.stringify(report, null, 1)}\n`);
+  return path;
+}
+
+/** A number in three significant digits, without exponent. */
+export function threeDigits(value: number): string {
+  if (value >= 100) return value.toFixed(0);
+  return value >= 10 ? value.toFixed(1) : value.toFixed(2);
+}
+
+function formatTime(milliseconds: number): string {
+  return milliseconds < 1 ? `${threeDigits(milliseconds * 1e3)} µs` : `${threeDigits(milliseconds)} ms`;
+}
+
+/** The results as rows of a table; the first is the head. */
+export function tableOf(results: readonly CaseResult[]): string[][] {
+  const head = ["case", "threads", "time", "GFLOPS", "GB/s", "of ceiling", "bound by", "worst error"];
+  const rows = results.map((result) => [
+    result.name,
+    String(result.threads),
+    formatTime(result.milliseconds),
+    threeDigits(result.gflops),
+    threeDigits(result.gigabytesPerSecond),
+    `${(100 * result.fraction).toFixed(0)} %`,
+    result.bound,
+    result.worstError.toExponential(1),
+  ]);
+  return [head, ...rows];
+}
+
+/** The ceilings as rows of a table; the first is the head. */
+export function ceilingTableOf(ceilings: readonly CeilingResult[]): string[][] {
+  const rows = ceilings.map(({ threads, gflops, gigabytesPerSecond }) => [
+    String(threads),
+    `${threeDigits(gflops)} GFLOPS`,
+    `${threeDigits(gigabytesPerSecond)} GB/s`,
+  ]);
+  return [["threads", "multiply-add", "read"], ...rows];
+}
