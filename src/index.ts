@@ -1,4 +1,19 @@
 export { UserError } from "./base/errors.ts";
 export type { Device, DeviceBuffer, DeviceKind, Launch, Program } from "./device/device.ts";
 export { openDevice } from "./device/open.ts";
-export { rmsNorm } from "./kernels/rms-norm/rms-norm.ts";
+export { type FinishReason, type GenerateOptions, generate, promptLogits } from "./engine/generate.ts";
+export { type GeneratedText, generateText } from "./engine/generate-text.ts";
+export {
+  type CacheFootprint,
+  cacheFootprint,
+  type LanguageModel,
+  openLanguageModel,
+} from "./engine/language-model.ts";
+export { resolveModel } from "./formats/hub.ts";
+export { readModelConfig } from "./formats/model-folder.ts";
+export { type LatentCache, latentEntryBytes } from "./kernels/common/latent-cache.ts";
+export { type MlaDecodeArguments, mlaDecode } from "./kernels/mla-decode/mla-decode.ts";
+export { type MlaPrefillArguments, mlaPrefill } from "./kernels/mla-prefill/mla-prefill.ts";
+export { renderChat } from "./text/chat-template.ts";
+export { openTokenizer } from "./text/open-tokenizer.ts";
+export type { Tokenizer } from "./text/tokenizer.ts";

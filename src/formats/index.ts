@@ -3,6 +3,7 @@ export * from "./checkpoint.ts";
 export * from "./config.ts";
 export * from "./file-source.ts";
 export * from "./hub.ts";
+export * from "./model-folder.ts";
 export * from "./safetensors.ts";
 export * from "./safetensors-header.ts";
 export * from "./safetensors-writer.ts";
