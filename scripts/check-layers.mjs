@@ -17,6 +17,7 @@ const layers = {
   server: 6,
   bench: 6,
   economics: 6,
+  verify: 6,
   cli: 7,
 };
 const deviceApis = /\b(WebAssembly\.\w+|navigator\.gpu|GPUDevice|GPUBuffer|koffi)\b/;
