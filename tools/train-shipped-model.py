@@ -62,7 +62,7 @@ def parse_arguments():
     add("--saved", action="store_true", help="train nothing: measure the model that is already in --out")
     add("--seed", type=int, default=1)
     add("--held-out", type=float, default=0.1, help="share of the characters at the end that is only ever evaluated")
-    add("--validation", type=float, default=0.0, help="share of the characters at the beginning, to choose settings by")
+    add("--validation", type=float, default=0.03, help="share of the characters at the beginning, to choose settings by")
     add("--vocab", type=int, default=1024, help="tokens, special ones included; 259 means bytes")
     add("--hidden", type=int, default=256)
     add("--layers", type=int, default=4)
@@ -73,10 +73,10 @@ def parse_arguments():
     add("--mlp", type=int, default=512, help="intermediate_size")
     add("--context", type=int, default=1024, help="tokens in a training window, and max_position_embeddings")
     add("--batch", type=int, default=32, help="windows in a step")
-    add("--steps", type=int, default=2500)
+    add("--steps", type=int, default=3000)
     add("--learning-rate", type=float, default=2e-3)
-    add("--weight-decay", type=float, default=0.1)
-    add("--dropout", type=float, default=0.25, help="after the embedding and every sublayer")
+    add("--weight-decay", type=float, default=0.3)
+    add("--dropout", type=float, default=0.35, help="after the embedding and every sublayer")
     add("--attention-dropout", type=float, default=0.1)
     add("--average", type=float, default=0.998, help="decay of the exponential average of the weights")
     add("--copies", type=int, default=16, help="copies of the training text; the first is left as it is")
@@ -376,9 +376,11 @@ def load_saved(args, attention, device):
 
 @torch.no_grad()
 def write_golden(args, text):
-    """What the saved model must answer to the first `text`: computed on the CPU, float32, eager attention."""
+    """What the saved model must answer to the first whole speeches of `text`, a few hundred characters of them: computed
+    on the CPU, float32, eager attention."""
     model, tokenizer = load_saved(args, "eager", "cpu"), AutoTokenizer.from_pretrained(args.out)
-    prompt = text[: text.index("\n\n", 500)]
+    begin = text.index("\n\n") + 2
+    prompt = text[begin : text.index("\n\n", begin + 250)]
     ids = tokenizer.encode(prompt, return_tensors="pt")
     first = model(input_ids=ids).logits[0]
     out = model.generate(
