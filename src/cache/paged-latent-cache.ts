@@ -127,9 +127,10 @@ export class PagedLatentCache {
     const end = Math.min(limit, start + this.pageSize);
     if (to === undefined || end <= own.length) return null;
     const nearest = this.#prefixes.nearest(own.lastEntry, tokens, start, end);
-    const gained = start + (nearest?.tokens ?? 0) - own.length;
-    if (nearest === null || gained < Math.ceil(this.pageSize / 16)) return null;
-    own.length += gained;
+    const length = start + (nearest?.tokens ?? 0);
+    const isWorthwhile = length === end || length - own.length >= Math.ceil(this.pageSize / 16);
+    if (nearest === null || length <= own.length || !isWorthwhile) return null;
+    own.length = length;
     return { from: nearest.page, to };
   }
 

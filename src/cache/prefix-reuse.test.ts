@@ -178,6 +178,15 @@ it("overwriting what was published makes it unfindable", () => {
   expect(cache.reusePages(cache.create(), [1, 2, 3, 4], 4)).toBe(0);
 });
 
+it("a page is found after its own predecessor only, whatever the hash", () => {
+  const [parent, other] = [7, 7 + 2 ** 32];
+  expect(hashTokens(parent, [1], 0, 1)).toBe(hashTokens(other, [1], 0, 1));
+  const index = new PrefixIndex();
+  index.add(parent, [1], 0, 1, 5);
+  expect(index.find(other, [1], 0, 1)).toBeNull();
+  expect(index.find(parent, [1], 0, 1)?.page).toBe(5);
+});
+
 it("tokens confirm a hash: of two contents of one hash only the later is known", () => {
   // Two successors of the root whose FNV-1a words collide, found by search over pairs of words.
   const words = collidingPair();
