@@ -20,7 +20,6 @@ it.each([
     const slots = cache.bytes.length / entryBytes;
     const live = new Set<number>();
     const unused: number[] = [];
-    const unused: number[] = [];
     lengths.forEach((length, b) => {
       const table = cache.blockTable.subarray(b * cache.maxPages, (b + 1) * cache.maxPages);
       unused.push(...table.subarray(Math.ceil(length / pageSize)));
