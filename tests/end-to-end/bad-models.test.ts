@@ -1,0 +1,161 @@
+import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { changeConfig, changeHeader, ModelFolders, shipped, writeSparseWeights } from "./model-folders.ts";
+import { runCli } from "./run-cli.ts";
+
+const folders = new ModelFolders();
+afterAll(() => folders.remove());
+
+const weights = (folder: string) => join(folder, "model.safetensors");
+
+/** Every tensor of the shipped model with its shape. */
+function shapesOf(folder: string): Map<string, number[]> {
+  const file = readFileSync(weights(folder));
+  const header = JSON.parse(file.toString("utf8", 8, 8 + Number(file.readBigUInt64LE(0))));
+  const entries = Object.entries<{ shape: number[] }>(header).filter(([name]) => name !== "__metadata__");
+  return new Map(entries.map(([name, { shape }]) => [name, shape]));
+}
+
+const spoilers: readonly (readonly [string, (folder: string) => void, RegExp])[] = [
+  ["no config.json", (folder) => rmSync(join(folder, "config.json")), /holds no config\.json/],
+  [
+    "a config.json that is no JSON",
+    (folder) => writeFileSync(join(folder, "config.json"), "{"),
+    /not valid JSON/,
+  ],
+  [
+    "an unsupported model type",
+    (folder) => changeConfig(folder, { model_type: "llama" }),
+    /model_type.*"llama"/,
+  ],
+  ["no kv_lora_rank", (folder) => changeConfig(folder, { kv_lora_rank: undefined }), /kv_lora_rank/],
+  [
+    "an absurd number of layers",
+    (folder) => changeConfig(folder, { num_hidden_layers: 1e9 }),
+    /num_hidden_layers/,
+  ],
+  [
+    "a vocabulary of another model",
+    (folder) => changeConfig(folder, { vocab_size: 512 }),
+    /tokenizer has ids up to/,
+  ],
+  ["no weights", (folder) => rmSync(weights(folder)), /holds no weights/],
+  ["an empty file of weights", (folder) => truncateSync(weights(folder), 0), /too few for a header/],
+  ["weights cut off in the header", (folder) => truncateSync(weights(folder), 100), /header of \d+ bytes/],
+  ["weights cut off in the data", (folder) => truncateSync(weights(folder), 5_000_000), /model\.safetensors/],
+  [
+    "a header of 200 MB",
+    (folder) => {
+      const file = readFileSync(weights(folder));
+      file.writeBigUInt64LE(200_000_000n);
+      writeFileSync(weights(folder), file);
+    },
+    /more than the limit of 100000000/,
+  ],
+  [
+    "a tensor that is missing",
+    (folder) =>
+      changeHeader(folder, (header) => {
+        header["model.layers.9.unknown"] = header["model.norm.weight"]!;
+        delete header["model.norm.weight"];
+      }),
+    /model\.norm\.weight is missing/,
+  ],
+  [
+    "a tensor of another shape",
+    (folder) =>
+      changeHeader(folder, (header) => {
+        const tensor = header["model.layers.0.self_attn.kv_b_proj.weight"]!;
+        tensor.shape = [...tensor.shape].reverse();
+      }),
+    /kv_b_proj\.weight has the shape/,
+  ],
+  [
+    "a tensor of another type",
+    (folder) =>
+      changeHeader(folder, (header) => {
+        header["model.norm.weight"]!.dtype = "I16";
+      }),
+    /model\.norm\.weight is i16, expected bf16, f16 or f32/i,
+  ],
+  [
+    "tensors that overlap",
+    (folder) =>
+      changeHeader(folder, (header) => {
+        const { data_offsets: at } = header["model.norm.weight"]!;
+        header["model.norm.weight"]!.data_offsets = [at[0] - 512, at[1] - 512];
+      }),
+    /overlap|belong to/,
+  ],
+  [
+    "an offset outside the file",
+    (folder) =>
+      changeHeader(folder, (header) => {
+        const { data_offsets: at } = header["model.norm.weight"]!;
+        header["model.norm.weight"]!.data_offsets = [at[0] + 1e9, at[1] + 1e9];
+      }),
+    /model\.norm\.weight/,
+  ],
+  ["no tokenizer", (folder) => rmSync(join(folder, "tokenizer.json")), /no tokenizer\.json/],
+  [
+    "a model of 6 GiB",
+    (folder) => {
+      const shapes = shapesOf(folder);
+      const rows = 3 * 2 ** 22;
+      shapes.set("model.embed_tokens.weight", [rows, 256]);
+      changeConfig(folder, { vocab_size: rows });
+      writeSparseWeights(weights(folder), shapes);
+    },
+    /needs 6\.0 GiB for its weights.*4\.0 GiB.*would fit/,
+  ],
+];
+
+describe("generate with a model that cannot be run: one sentence, exit code 1, no output", () => {
+  it.concurrent.each(spoilers)("%s", async (_, spoil, message) => {
+    const folder = folders.spoiled(spoil);
+    const { code, stdout, stderr } = await runCli(["generate", folder, "-p", "To be", "--device", "cpu"]);
+    expect(stderr).toMatch(message);
+    expect(stderr.trim().split("\n")).toHaveLength(1);
+    expect(stderr).toMatch(/^error: /);
+    expect(stdout).toBe("");
+    expect(code).toBe(1);
+  });
+});
+
+const refusals: readonly (readonly [string, readonly string[], RegExp])[] = [
+  ["a folder that is not there", ["generate", "./nowhere", "-p", "a"], /no folder \.\/nowhere/],
+  ["no prompt", ["generate", shipped], /There is no prompt/],
+  ["two prompts", ["generate", shipped, "-p", "a", "--prompt-file", "b"], /not both/],
+  ["a prompt file that is not there", ["generate", shipped, "--prompt-file", "./nowhere"], /cannot be read/],
+  ["a prompt over the context", ["generate", shipped, "-p", "word ".repeat(3000)], /context 1024/],
+  [
+    "a context over the model's",
+    ["generate", shipped, "-p", "a", "--max-context", "9999"],
+    /1024 tokens; --max-context/,
+  ],
+  [
+    "an unknown device",
+    ["generate", shipped, "-p", "a", "--device", "tpu"],
+    /'tpu' is invalid|Allowed choices/,
+  ],
+  ["a temperature below zero", ["generate", shipped, "-p", "a", "--temperature", "-1"], /Expected a number/],
+  ["no threads", ["generate", shipped, "-p", "a", "--threads", "0"], /Expected an integer from 1/],
+  ["an unknown cache format", ["generate", shipped, "-p", "a", "--cache", "int3"], /Allowed choices/],
+  ["an fp8 cache of a narrow model", ["generate", shipped, "-p", "a", "--cache", "fp8"], /512 \+ 64 values/],
+  ["ids out of range", ["logits", shipped, "--ids", "1,99999"], /token id 99999.*0 to 1023/],
+  ["ids that are no numbers", ["logits", shipped, "--ids", "1,x"], /token ids separated by commas/],
+  ["more positions than ids", ["logits", shipped, "--ids", "1,2", "--last", "3"], /3 positions of 2 ids/],
+  ["an unknown command", ["generat"], /unknown command/],
+];
+
+describe("a command line that cannot be followed: exit code 1, no output", () => {
+  it.concurrent.each(refusals)("%s", async (_, parameters, message) => {
+    const { code, stdout, stderr } = await runCli(parameters);
+    expect(stderr).toMatch(message);
+    expect(stderr).toMatch(/^error: /);
+    expect(stderr).not.toMatch(/\n {4}at /);
+    expect(stdout).toBe("");
+    expect(code).toBe(1);
+  });
+});
