@@ -3,14 +3,21 @@ import { join } from "node:path";
 import { describeCommit, describeMachine, type Machine } from "./machine.ts";
 import type { CaseResult, CeilingResult } from "./run.ts";
 
-/** One run of a benchmark, as it is kept under benchmarks/results. */
-export interface BenchReport {
-  readonly name: string;
+/** What every report says about where it comes from. */
+export interface ReportOrigin {
   /** ISO 8601, UTC. */
   readonly date: string;
   readonly commit: string | null;
   readonly machine: Machine;
   readonly versions: { readonly flashmla: string; readonly node: string; readonly v8: string };
+}
+
+/** Something measured, with its origin. */
+export type Report<Measured extends { readonly name: string }> = Measured & ReportOrigin;
+
+/** One run of the kernels' benchmark, as it is kept under benchmarks/results. */
+export interface BenchReport extends ReportOrigin {
+  readonly name: string;
   /** The device's features, such as `relaxed-simd`. */
   readonly features: readonly string[];
   readonly rounds: number;
@@ -19,17 +26,17 @@ export interface BenchReport {
 }
 
 /** Adds date, commit, machine and versions to what was measured. */
-export function createReport(
-  measured: Pick<BenchReport, "name" | "features" | "rounds" | "ceilings" | "results">,
+export function createReport<Measured extends { readonly name: string }>(
+  measured: Measured,
   flashmla: string,
-): BenchReport {
+): Report<Measured> {
   const versions = { flashmla, node: process.versions.node, v8: process.versions.v8 };
   const about = { date: new Date().toISOString(), commit: describeCommit(), machine: describeMachine() };
   return { ...measured, ...about, versions };
 }
 
 /** Writes `folder`/<machine>/<date>-<name>.json and returns its path. */
-export function writeReport(report: BenchReport, folder: string): string {
+export function writeReport(report: ReportOrigin & { readonly name: string }, folder: string): string {
   const target = join(folder, report.machine.slug);
   mkdirSync(target, { recursive: true });
   const path = join(target, `${report.date.slice(0, 10)}-${report.name}.json`);

@@ -8,6 +8,7 @@ import type { Device } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
 import { integerFlag } from "../flags.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
+import { addBenchModelCommand } from "./bench-model.ts";
 
 interface KernelFlags {
   readonly threads: readonly number[];
@@ -91,4 +92,5 @@ export function addBenchCommand(program: Command): void {
       '\nExample: flashmla bench kernel --case "mla-decode s=4096" --threads 1,2 --out benchmarks/results',
     )
     .action((flags: KernelFlags) => benchKernel(flags, program.version() ?? ""));
+  addBenchModelCommand(bench, program.version() ?? "");
 }

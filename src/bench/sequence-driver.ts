@@ -1,0 +1,71 @@
+import { UserError } from "../base/errors.ts";
+import { createRandom } from "../base/random.ts";
+import type { CachedSequence } from "../cache/paged-latent-cache.ts";
+import type { LanguageModel } from "../engine/language-model.ts";
+
+const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0, step: 0 };
+
+/** One sequence of random tokens, prefilled and decoded step by step as generation does. */
+export class SequenceDriver {
+  readonly #model: LanguageModel;
+  readonly #sequence: CachedSequence;
+  readonly #slots: Int32Array;
+  readonly #random = createRandom(1);
+  #token = 0;
+
+  constructor(model: LanguageModel) {
+    this.#model = model;
+    this.#sequence = model.cache.create();
+    this.#slots = new Int32Array(model.runner.maxChunkTokens);
+  }
+
+  /** Cached tokens. */
+  get length(): number {
+    return this.#sequence.length;
+  }
+
+  /** Drops what follows `length` tokens. */
+  truncate(length: number): void {
+    this.#model.cache.truncate(this.#sequence, length);
+  }
+
+  #append(tokens: number): void {
+    const { cache, maxContext } = this.#model;
+    if (this.length + tokens > maxContext || !cache.reserve(this.#sequence, tokens)) {
+      throw new UserError(
+        `${this.length + tokens} tokens do not fit the model's context of ${maxContext}; ask for less.`,
+      );
+    }
+    cache.append(this.#sequence, tokens, this.#slots);
+  }
+
+  /** Adds `tokens` random tokens in chunks and draws one from the last. */
+  async prefill(tokens: number): Promise<void> {
+    const { runner, config } = this.#model;
+    for (let left = tokens; left > 0; left -= runner.maxChunkTokens) {
+      const count = Math.min(left, runner.maxChunkTokens);
+      const position = this.length;
+      this.#append(count);
+      const tokenIds = Array.from({ length: count }, () => this.#random.integer(config.vocabSize));
+      const { pages } = this.#sequence;
+      const sampling = left === count ? greedy : null;
+      const drawn = await runner.prefill({ tokenIds, position, slots: this.#slots, pages, sampling });
+      this.#token = drawn ?? this.#token;
+    }
+  }
+
+  /** Feeds the token drawn last and draws the next. */
+  async decode(): Promise<void> {
+    this.#append(1);
+    const position = this.length - 1;
+    const { pages } = this.#sequence;
+    const row = { tokenId: this.#token, position, slot: this.#slots[0]!, pages, sampling: greedy };
+    const drawn = await this.#model.runner.decode([row]);
+    this.#token = drawn[0]!;
+  }
+
+  /** Gives the pages back. */
+  free(): void {
+    this.#model.cache.free(this.#sequence);
+  }
+}

@@ -1,0 +1,110 @@
+import { type Command, InvalidArgumentError } from "commander";
+import { type ModelBenchResult, runModelBench } from "../../bench/model-bench.ts";
+import { createReport, writeReport } from "../../bench/report.ts";
+import { integerFlag } from "../flags.ts";
+import { addModelFlags, type ModelFlags } from "../model-flags.ts";
+import { findModel, openSession, shippedModel, withInterrupt } from "../model-session.ts";
+import { formatBytes, formatTable, note, paint, printJson, printLine } from "../output.ts";
+
+interface BenchModelFlags extends ModelFlags {
+  readonly prefill: number;
+  readonly contexts: readonly number[];
+  readonly steps: number;
+  readonly heapTokens: number;
+  readonly out?: string;
+  readonly name: string;
+  readonly json?: boolean;
+}
+
+function contextsFlag(text: string): number[] {
+  const contexts = text.split(",").map(integerFlag(1));
+  const ascending = contexts.every((context, i) => i === 0 || context > contexts[i - 1]!);
+  if (ascending) return contexts;
+  throw new InvalidArgumentError("Expected ascending numbers separated by commas.");
+}
+
+function printResult(result: ModelBenchResult): void {
+  const head = ["work", "ms", "tokens/s", "GB/s", "of read ceiling"];
+  const { prefill, decode, ceilings, memory } = result;
+  const rows = decode.map((row) => [
+    `decode at ${row.cachedTokens}`,
+    row.milliseconds.toFixed(2),
+    row.tokensPerSecond.toFixed(1),
+    row.gigabytesPerSecond.toFixed(1),
+    `${(100 * row.fractionOfRead).toFixed(0)} %`,
+  ]);
+  const ms = ((1000 * prefill.tokens) / prefill.tokensPerSecond).toFixed(0);
+  rows.unshift([`prefill ${prefill.tokens}`, ms, prefill.tokensPerSecond.toFixed(1), "", ""]);
+  const [first = "", ...lines] = formatTable([head, ...rows]).split("\n");
+  printLine([paint.bold(first), ...lines, ""].join("\n"));
+  printLine(
+    `read ${(ceilings.bytesPerSecond / 1e9).toFixed(1)} GB/s, multiply-add ${(ceilings.flopsPerSecond / 1e9).toFixed(0)} GFLOPS`,
+  );
+  printLine(
+    `weights ${formatBytes(memory.weightBytes)}, cache ${formatBytes(memory.cacheBytes)} ` +
+      `(${formatBytes(memory.cacheBytesPerToken)} a token), process at most ${formatBytes(memory.peakBytes)}`,
+  );
+  if (result.heapBytesPerToken !== null) {
+    printLine(`live heap grows by ${result.heapBytesPerToken.toFixed(1)} bytes a token`);
+  }
+}
+
+async function benchModel(
+  model: string | undefined,
+  flags: BenchModelFlags,
+  version: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const folder = await findModel(model ?? shippedModel, signal);
+  const tokens = Math.max(flags.prefill, flags.contexts.at(-1)! + flags.steps, 64 + 256) + 1;
+  const session = await openSession(folder, flags, { tokens, signal });
+  try {
+    const measured = await runModelBench(session.model, {
+      ...flags,
+      onPart: (part) => {
+        signal.throwIfAborted();
+        note(part);
+      },
+    });
+    const about = { name: flags.name, model: model ?? "shakespeare-mla", device: session.device.name };
+    const report = createReport({ ...about, ...measured }, version);
+    if (!flags.json) printResult(measured);
+    if (flags.out !== undefined) note(`Written to ${writeReport(report, flags.out)}`);
+    printJson(report);
+  } finally {
+    await session.close();
+  }
+}
+
+/** Adds `flashmla bench model`. */
+export function addBenchModelCommand(bench: Command, version: string): void {
+  const command = bench
+    .command("model")
+    .description("Time prefill and decode of a whole model beside the read bandwidth. The last line is JSON.")
+    .argument("[model]", "folder, or id on the hub (owner/name); default: the model that ships with flashmla")
+    .option("--prefill <tokens>", "prompt tokens of the prefill measurement", integerFlag(1), 512)
+    .option(
+      "--contexts <list>",
+      "cached tokens at which decoding is timed, ascending",
+      contextsFlag,
+      [128, 512],
+    )
+    .option(
+      "--steps <n>",
+      "steps timed at each context, of which the median counts",
+      integerFlag(1, 10_000),
+      32,
+    )
+    .option("--heap-tokens <n>", "tokens over which the live heap is watched; 0: none", integerFlag(0), 0)
+    .option("--out <folder>", "also write <folder>/<machine>/<date>-<name>.json")
+    .option("--name <name>", "the name in that path", "model")
+    .option("--json", "print the JSON line alone");
+  addModelFlags(command)
+    .addHelpText(
+      "after",
+      "\nExample: flashmla bench model ./model --contexts 128,1024,4096 --heap-tokens 2000",
+    )
+    .action((model: string | undefined, flags: BenchModelFlags) =>
+      withInterrupt((signal) => benchModel(model, flags, version, signal)),
+    );
+}
