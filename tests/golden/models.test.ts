@@ -2,9 +2,10 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { bf16ToF32, f32ToBf16 } from "../../src/base/bf16.ts";
 import type { Device } from "../../src/device/device.ts";
 import { openDevice } from "../../src/device/open.ts";
-import { generate, promptLogits } from "../../src/engine/generate.ts";
-import { type LanguageModel, openLanguageModel } from "../../src/engine/language-model.ts";
+import { promptLogits } from "../../src/engine/generate.ts";
+import { openLanguageModel } from "../../src/engine/language-model.ts";
 import { referenceLogits } from "../../src/models/reference.ts";
+import { forcedLogits, greedyIds } from "./decoding.ts";
 import {
   argmax,
   cosine,
@@ -29,35 +30,6 @@ function margin(logits: Float32Array): number {
   return logits[best]! - Math.max(...logits.filter((_, id) => id !== best));
 }
 
-/** Logits of 24 steps that are fed the golden ids, by the steps that decoding runs. */
-async function forcedLogits(
-  model: LanguageModel,
-  { prompt, greedyIds }: GoldenCase,
-): Promise<Float32Array[]> {
-  const { runner, cache } = model;
-  const sequence = cache.create();
-  const slots = new Int32Array(runner.maxChunkTokens);
-  const seen: Float32Array[] = [];
-  const adjust = (logits: Float32Array) => seen.push(logits.slice());
-  const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0, step: 0 };
-  for (let position = 0; position < prompt.length; position += runner.maxChunkTokens) {
-    const tokenIds = prompt.slice(position, position + runner.maxChunkTokens);
-    cache.reserve(sequence, tokenIds.length);
-    cache.append(sequence, tokenIds.length, slots);
-    const isLast = position + tokenIds.length === prompt.length;
-    const chunk = { tokenIds, position, slots, pages: sequence.pages, sampling: isLast ? sampling : null };
-    await runner.prefill(chunk, adjust);
-  }
-  for (const tokenId of greedyIds.slice(0, -1)) {
-    cache.reserve(sequence, 1);
-    cache.append(sequence, 1, slots);
-    const row = { tokenId, position: sequence.length - 1, slot: slots[0]!, pages: sequence.pages, sampling };
-    await runner.decode([row], new Map([[0, adjust]]));
-  }
-  cache.free(sequence);
-  return seen;
-}
-
 /**
  * The rows, of the last prompt positions and 23 steps, whose logits are turned away from the golden ones by storing the
  * cache in bf16 alone, all else in float64. It happens where two experts are almost equally likely, and only there.
@@ -77,12 +49,6 @@ function farByRoundingAlone({ folder, config }: GoldenModel, golden24: GoldenCas
   const logits = referenceLogits({ config, weights, ids, positions, store });
   const rows = [...expected, ...greedyLogits.slice(1)];
   return [...rows.keys()].filter((row) => cosine(logits[row]!, rows[row]!) < 0.9995);
-}
-
-async function greedyIds(model: LanguageModel, prompt: readonly number[]): Promise<number[]> {
-  const ids: number[] = [];
-  for await (const id of generate(model, prompt, { maxTokens: 24 })) ids.push(id);
-  return ids;
 }
 
 describe.each(goldenNames)("%s on the CPU device against transformers", (name) => {
@@ -112,10 +78,10 @@ describe.each(goldenNames)("%s on the CPU device against transformers", (name) =
     const { prompt, promptLogits: expected, greedyLogits } = golden24;
     const got = await promptLogits(model, prompt, expected.length);
     expect(Math.max(...got.map((row, i) => worstDifference(row, expected[i]!)))).toBeLessThan(2e-3);
-    const forced = await forcedLogits(model, golden24);
+    const forced = await forcedLogits(model, golden24.prompt, golden24.greedyIds);
     expect(forced).toHaveLength(greedyLogits.length);
     expect(Math.max(...forced.map((row, i) => worstDifference(row, greedyLogits[i]!)))).toBeLessThan(2e-3);
-    expect(await greedyIds(model, prompt)).toEqual(golden24.greedyIds);
+    expect(await greedyIds(model, prompt, 24)).toEqual(golden24.greedyIds);
     expect(model.cache.allocator.freePages).toBe(model.runner.pageCount);
     model.close();
   });
@@ -125,7 +91,7 @@ describe.each(goldenNames)("%s on the CPU device against transformers", (name) =
     const golden24 = golden.cases[index]!;
     const { prompt, promptLogits: expected, greedyLogits, greedyIds: ids } = golden24;
     const got = await promptLogits(model, prompt, expected.length);
-    const forced = await forcedLogits(model, golden24);
+    const forced = await forcedLogits(model, golden24.prompt, golden24.greedyIds);
     model.close();
     const close = got.map((row, i) => cosine(row, expected[i]!) >= 0.9995);
     close.push(...forced.slice(1).map((row, i) => cosine(row, greedyLogits[i + 1]!) >= 0.9995));
@@ -139,7 +105,7 @@ describe.each(goldenNames)("%s on the CPU device against transformers", (name) =
   it("gives every byte of device memory back", async () => {
     const before = device.memory.usedBytes;
     const model = await open("bf16", 64);
-    await greedyIds(model, [1, 2, 3]);
+    await greedyIds(model, [1, 2, 3], 24);
     model.close();
     expect(device.memory.usedBytes).toBe(before);
   });
