@@ -2,11 +2,15 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import { openDevice } from "../../src/device/open.ts";
+import { promptLogits } from "../../src/engine/generate.ts";
+import { openLanguageModel } from "../../src/engine/language-model.ts";
 import { parseModelConfig } from "../../src/formats/config.ts";
 import { referenceLogits } from "../../src/models/reference.ts";
 import { renderChat } from "../../src/text/chat-template.ts";
 import { openTokenizer } from "../../src/text/open-tokenizer.ts";
 import { fitsVocabulary } from "../../src/text/tokenizer.ts";
+import { forcedLogits, greedyIds } from "./decoding.ts";
 import { argmax, readTensors, worstDifference } from "./golden-models.ts";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -52,6 +56,22 @@ describe("the model in models/shakespeare-mla", () => {
     expect(expected).toHaveLength(positions.length);
     expect(Math.max(...logits.map((row, i) => worstDifference(row, expected[i]!)))).toBeLessThan(1e-3);
     expect(logits.slice(15).map(argmax)).toEqual(greedyIds);
+  });
+
+  it("has logits within 2e-3 of transformers' on the CPU device with an f32 cache, greedy ids equal", async () => {
+    const device = await openDevice({ kind: "cpu", threads: 2, poison: true });
+    const model = await openLanguageModel(folder, { device, cacheDtype: "f32", maxContext: 256 });
+    const { promptIds, greedyIds: expected } = text;
+    const logits = [
+      ...(await promptLogits(model, promptIds, 16)),
+      ...(await forcedLogits(model, promptIds, expected)),
+    ];
+    const wanted = [...rows("prompt_logits_last_16"), ...rows("greedy_logits")];
+    expect(logits).toHaveLength(wanted.length);
+    expect(Math.max(...logits.map((row, i) => worstDifference(row, wanted[i]!)))).toBeLessThan(2e-3);
+    expect(await greedyIds(model, promptIds, 48)).toEqual(expected);
+    model.close();
+    await device.close();
   });
 
   it("has a tokenizer that gives transformers' ids and text", async () => {
