@@ -7,6 +7,7 @@ import { addChatCommand } from "./commands/chat.ts";
 import { addDevicesCommand } from "./commands/devices.ts";
 import { addGenerateCommand } from "./commands/generate.ts";
 import { addLogitsCommand } from "./commands/logits.ts";
+import { addVerifyCommand } from "./commands/verify.ts";
 import { note, paintError } from "./output.ts";
 
 function version(): string {
@@ -29,6 +30,7 @@ function buildProgram(): Command {
   addLogitsCommand(program);
   addDevicesCommand(program);
   addBenchCommand(program);
+  addVerifyCommand(program);
   return program;
 }
 

@@ -9,7 +9,7 @@ export interface Progress {
 }
 
 /** What is counted, for people. */
-export type ProgressUnit = "bytes" | "tokens";
+export type ProgressUnit = "bytes" | "tokens" | "cases";
 
 /** A task shorter than this shows nothing. */
 const QUIET_MS = 1000;

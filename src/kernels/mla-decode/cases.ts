@@ -57,6 +57,7 @@ function caseOf([lengths, sQ, heads, latentWidth, ropeWidth, dtype, mask, pageSi
     createQueryNoise: () => createNoise(createRandom(seed + 1), 0.7),
     softmaxScale: 2 * latentWidth ** -0.5,
     spareSequences: 1,
+    truthBudget: 4e7,
     tolerances: { out: tolerance, lse: tolerance },
   });
 }

@@ -15,11 +15,11 @@ import { mlaDecode } from "./mla-decode.ts";
 export interface DecodeCase extends DecodeShape, Pick<KernelCase, "group" | "isQuick"> {
   /** For people, without s_q, heads and mask. */
   readonly name: string;
+  /** Multiply-adds that its truth may take: how many rows are compared follows from it. */
+  readonly truthBudget: number;
   readonly tolerances: { readonly out: Tolerance; readonly lse: Tolerance };
 }
 
-/** Multiply-adds of float64 that the truth of one case may take: the sample of rows follows from it. */
-const TRUTH_BUDGET = 5e6;
 const LEAST_ROWS = 6;
 const MOST_ROWS = 512;
 
@@ -32,9 +32,9 @@ async function runDecode(memory: CaseMemory, shape: DecodeCase, inputs: DecodeIn
   return { out: await memory.readFloats(out), lse: await memory.readFloats(lse) };
 }
 
-function chooseRows({ seed, sQ, heads }: DecodeCase, { cache }: DecodeInputs): number[] {
+function chooseRows({ seed, sQ, heads, truthBudget }: DecodeCase, { cache }: DecodeInputs): number[] {
   const perRow = cache.maxLen * (2 * cache.latentWidth + cache.ropeWidth);
-  const count = Math.max(LEAST_ROWS, Math.min(MOST_ROWS, Math.floor(TRUTH_BUDGET / perRow)));
+  const count = Math.max(LEAST_ROWS, Math.min(MOST_ROWS, Math.floor(truthBudget / perRow)));
   return sampleRows(cache.lengths.length * sQ * heads, count, createRandom(seed).uniform);
 }
 

@@ -76,6 +76,7 @@ function suiteCase({ batch, sQ, longest, heads, lengths, mask }: Shape): KernelC
     createQueryNoise: noise,
     softmaxScale: (LATENT + ROPE) ** -0.5,
     spareSequences: 0,
+    truthBudget: 5e6,
     tolerances: publicTolerances,
   });
 }

@@ -2,14 +2,17 @@ import type { Device, DeviceBuffer, Launch } from "../../../device/device.ts";
 import type { WeightMatrix } from "../weight.ts";
 import type { StoredMatrix } from "./stored.ts";
 
-const poison = new Uint8Array(2 ** 20).fill(0xff);
-
 /** The bits of a float32 that was never written: NaN. */
 export const POISON_BITS = 0xffffffff;
 
+/** Thrown where a case meets a kernel that its device does not have. */
+export class MissingKernelError extends Error {
+  override readonly name = "MissingKernelError";
+}
+
 /**
- * Memory of one case on one device. Every byte that a case does not fill is 0xff, a NaN in every float format, so that
- * whatever reads it shows.
+ * Memory of one case on a device that was opened with `poison`: every byte that a case does not fill is 0xff, a NaN in every
+ * float format, so that whatever reads it shows.
  */
 export class CaseMemory {
   readonly device: Device;
@@ -23,16 +26,13 @@ export class CaseMemory {
   reserve(label: string, bytes: number): DeviceBuffer {
     const buffer = this.device.allocate(bytes, label);
     this.#buffers.push(buffer);
-    this.#poison(buffer, 0);
     return buffer;
   }
 
   /** `data`, and poison after it up to `bytes` bytes (as many as `data` has when not given). */
   upload(label: string, data: ArrayBufferView, bytes = data.byteLength): DeviceBuffer {
-    const buffer = this.device.allocate(Math.max(bytes, 4), label);
-    this.#buffers.push(buffer);
+    const buffer = this.reserve(label, Math.max(bytes, 4));
     this.device.write(buffer, data);
-    this.#poison(buffer, data.byteLength);
     return buffer;
   }
 
@@ -47,9 +47,19 @@ export class CaseMemory {
     return this.upload(label, new Int32Array([count]));
   }
 
-  /** Records the launches of `step`, runs them once and waits for the end. */
+  /**
+   * Records the launches of `step`, runs them once and waits for the end. Throws MissingKernelError for a kernel that has
+   * no entry for this kind of device.
+   */
   async run(step: (launch: Launch) => void): Promise<void> {
-    const program = this.device.record(step);
+    const program = this.device.record((launch) => {
+      const { kind } = launch.target;
+      const checked = (...args: Parameters<Launch>) => {
+        if (!(kind in args[0])) throw new MissingKernelError(`${args[0].name} has no ${kind} kernel yet`);
+        launch(...args);
+      };
+      step(Object.assign(checked, { target: launch.target }));
+    });
     try {
       program.run();
       await program.idle();
@@ -66,11 +76,5 @@ export class CaseMemory {
   /** Gives every buffer back. */
   free(): void {
     for (const buffer of this.#buffers.splice(0)) buffer.free();
-  }
-
-  #poison(buffer: DeviceBuffer, from: number): void {
-    for (let at = from; at < buffer.bytes; at += poison.length) {
-      this.device.write(buffer, poison.subarray(0, buffer.bytes - at), at);
-    }
   }
 }

@@ -78,9 +78,10 @@ describe("compareRows", () => {
 });
 
 describe("sampleRows", () => {
-  it("takes all when there are few, else one of every span", () => {
+  it("takes all when there are few, else the first, the last and one of every span between", () => {
     expect(sampleRows(3, 5, () => 0.5)).toEqual([0, 1, 2]);
-    expect(sampleRows(100, 4, () => 0.999)).toEqual([24, 49, 74, 99]);
-    expect(sampleRows(100, 4, () => 0)).toEqual([0, 25, 50, 75]);
+    expect(sampleRows(102, 6, () => 0.999)).toEqual([0, 25, 50, 75, 100, 101]);
+    expect(sampleRows(102, 6, () => 0)).toEqual([0, 1, 26, 51, 76, 101]);
+    expect(sampleRows(7, 6, () => 0.999)).toEqual([0, 2, 3, 4, 5, 6]);
   });
 });

@@ -101,8 +101,10 @@ export function compareRows(compared: ComparedRows): Finding {
   return { ...finding, ...judged };
 }
 
-/** `count` of `rows` rows, ascending, one drawn from each of `count` equal spans; all when there are no more. */
+/** `count` (at least 2) of `rows` rows, ascending: the first, the last, and one drawn from each span between; all if few. */
 export function sampleRows(rows: number, count: number, uniform: () => number): number[] {
   if (rows <= count) return Array.from({ length: rows }, (_, row) => row);
-  return Array.from({ length: count }, (_, i) => Math.floor(((i + uniform()) * rows) / count));
+  const span = (rows - 2) / (count - 2);
+  const inner = Array.from({ length: count - 2 }, (_, i) => 1 + Math.floor((i + uniform()) * span));
+  return [0, ...inner, rows - 1];
 }

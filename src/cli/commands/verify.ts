@@ -1,0 +1,86 @@
+import { type Command, Option } from "commander";
+import { UserError } from "../../base/errors.ts";
+import { deviceKinds } from "../../device/open.ts";
+import type { KernelCase } from "../../kernels/common/cases/kernel-case.ts";
+import { allCases } from "../../verify/kernels.ts";
+import { summarise } from "../../verify/summary.ts";
+import { verifyTargets } from "../../verify/targets.ts";
+import { verifyKernels } from "../../verify/verify.ts";
+import { integerFlag } from "../flags.ts";
+import { printJson } from "../output.ts";
+import { startProgress } from "../progress.ts";
+import { printSummary } from "./verify-report.ts";
+
+interface VerifyFlags {
+  readonly device?: string;
+  readonly threads?: number;
+  readonly filter?: string;
+  readonly quick?: boolean;
+  readonly json?: boolean;
+}
+
+const help = `
+Each case fills the device's memory with NaN, puts absurd page numbers into every unused block-table entry, runs one
+kernel and compares what it wrote with the same formula in float64. The columns:
+  rows checked    rows compared with float64. Of a large shape they are a sample spread over all rows; every other row
+                  is still checked for NaN, infinities and exact zeros, and rows that must stay untouched for writes
+  worst absolute  the largest difference from float64
+  worst relative  that difference over max(|value|, root mean square of its row)
+  tolerance       a value passes within the absolute or within the relative bound; cos bounds 1 − cosine of all values
+The public suite of mla-decode has the shapes and tolerances of the public tests of that operation: every combination of
+batch 1, 2, 6, 64 × query tokens 1, 2, 4 × context 20, 140, 4096 × heads 1, 3, 9, 63, 64, 126, 128, and batch 128 with
+empty sequences.
+
+Examples:
+  flashmla verify --quick                    a few cases of every kernel, in seconds
+  flashmla verify --filter "mla-decode fp8"  one kernel, one kind of cache
+  flashmla verify --device cpu --json        for a script: exit code 1 and "failures" when something is wrong`;
+
+/** The cases that hold every word of `filter`. Throws UserError, naming the kernels, when there is none. */
+function chooseCases({ filter = "", quick = false }: VerifyFlags): KernelCase[] {
+  const words = filter.split(/\s+/);
+  const all = allCases();
+  const matching = all.filter(({ kernel, group, shape }) => {
+    const name = `${kernel} ${group} ${shape}`;
+    return words.every((word) => name.includes(word));
+  });
+  if (matching.length === 0) {
+    const kernels = [...new Set(all.map(({ kernel }) => kernel))].join(", ");
+    throw new UserError(`No case matches ${JSON.stringify(filter)}; the kernels are ${kernels}.`);
+  }
+  const chosen = quick ? matching.filter(({ isQuick }) => isQuick) : matching;
+  if (chosen.length > 0) return chosen;
+  throw new UserError(`No quick case matches ${JSON.stringify(filter)}; run it without --quick.`);
+}
+
+async function verify(flags: VerifyFlags): Promise<void> {
+  const cases = chooseCases(flags);
+  const kind = flags.device ?? (process.env.FLASHMLA_DEVICE || undefined);
+  const start = performance.now();
+  const progress = startProgress("verifying", "cases");
+  const { results, absent } = await verifyKernels({
+    cases,
+    targets: verifyTargets({ kind, threads: flags.threads }),
+    onCase: (done) => progress.update(done, cases.length),
+  }).finally(() => progress.stop());
+  const summary = { ...summarise(results), absent, seconds: (performance.now() - start) / 1000 };
+  if (flags.json) printJson(summary);
+  else printSummary(summary);
+  if (!summary.isPassed) process.exitCode = 1;
+}
+
+/** Adds `flashmla verify`: every kernel on every device, against its float64 reference. */
+export function addVerifyCommand(program: Command): void {
+  program
+    .command("verify")
+    .description("Check every kernel on every device that is here against its float64 reference.")
+    .addOption(
+      new Option("--device <kind>", "one device alone; default: all that are here").choices(deviceKinds),
+    )
+    .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
+    .option("--filter <words>", "only the cases whose kernel, group and shape hold all these words")
+    .option("--quick", "a few small cases of every kernel")
+    .option("--json", "print one JSON object")
+    .addHelpText("after", help)
+    .action(verify);
+}
