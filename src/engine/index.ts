@@ -1,3 +1,14 @@
+export { Engine } from "./engine.ts";
+export type { EngineOptions, GenerationEngine } from "./engine-types.ts";
+export { ContextLengthError, EngineClosedError, QueueFullError, StepError } from "./errors.ts";
+export type {
+  FinishEvent,
+  GenerateEvent,
+  OutputLogprob,
+  TokenLogprob,
+  TokensEvent,
+  Usage,
+} from "./events.ts";
 export { type FinishReason, type GenerateOptions, generate, promptLogits } from "./generate.ts";
 export {
   type GeneratedText,
@@ -13,4 +24,6 @@ export {
   openLanguageModel,
 } from "./language-model.ts";
 export { ModelRunner, type ModelRunnerOptions } from "./model-runner.ts";
+export type { GenerateRequest, TokenConstraint } from "./request.ts";
 export type { AdjustLogits, DecodeRow, PrefillChunk, Runner } from "./runner-types.ts";
+export type { EngineObserver, EngineStatistics, SequenceTimings, StepTimings } from "./statistics.ts";
