@@ -2,7 +2,15 @@
 // A part whose inputs have not changed since its last build is skipped.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -76,6 +84,7 @@ function buildTypeScript() {
     "-p",
     "tsconfig.build.json",
   ]);
+  for (const file of pages) copyFileSync(join(root, file), join(root, file.replace(/^src/, "dist")));
 }
 
 function run(parameters) {
@@ -97,6 +106,8 @@ const typescript = sources(
   (file) => file.endsWith(".ts") && !file.endsWith(".as.ts") && !file.endsWith(".test.ts"),
 );
 
+const pages = sources("src", (file) => file.endsWith(".html"));
+
 if (only !== "ts") {
   const inputs = [...kernels, "scripts/build.mjs", "package-lock.json"];
   cached(
@@ -109,7 +120,7 @@ if (only !== "ts") {
 if (only !== "wasm") {
   cached(
     "dist",
-    [...typescript, "tsconfig.json", "tsconfig.build.json", "package-lock.json"],
+    [...typescript, ...pages, "tsconfig.json", "tsconfig.build.json", "package-lock.json"],
     ["dist/index.js"],
     buildTypeScript,
   );
