@@ -10,6 +10,7 @@ const layers = {
   device: 1,
   formats: 1,
   text: 1,
+  report: 1,
   kernels: 2,
   cache: 3,
   models: 4,
@@ -17,6 +18,7 @@ const layers = {
   server: 6,
   bench: 6,
   economics: 6,
+  accuracy: 6,
   verify: 6,
   cli: 7,
 };

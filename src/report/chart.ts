@@ -1,0 +1,174 @@
+import type { TopLevelSpec } from "vega-lite";
+
+/** One axis of a chart. */
+export interface ChartAxis {
+  /** What is shown, with its unit. */
+  readonly title: string;
+  /** Default: linear. Every value on a log axis must be positive. */
+  readonly scale?: "linear" | "log";
+}
+
+/** A named line, or the bars of one colour. */
+export interface ChartSeries {
+  readonly name: string;
+  /** Computed rather than measured: its line is dashed and its bars are pale. */
+  readonly isEstimated?: boolean;
+  readonly points: readonly { readonly x: number | string; readonly y: number }[];
+}
+
+/** A horizontal or vertical line at a value, with its name beside it. */
+export interface ChartRule {
+  readonly name: string;
+  readonly axis: "x" | "y";
+  readonly value: number;
+}
+
+/** A chart of a report: lines over numbers, or groups of bars over categories in the order of their first mention. */
+export interface Chart {
+  readonly kind: "line" | "bar";
+  readonly title: string;
+  /** What the reader should see in it. */
+  readonly caption?: string;
+  readonly x: ChartAxis;
+  readonly y: ChartAxis;
+  readonly series: readonly ChartSeries[];
+  readonly rules?: readonly ChartRule[];
+}
+
+/** Okabe and Ito's palette without its yellow: distinct for all common kinds of colour vision, on white. */
+const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"];
+const shapes = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right"];
+
+/** Series a chart can tell apart. */
+const MOST_SERIES = palette.length;
+
+function checkValue(value: number | string, axis: ChartAxis, where: string): void {
+  if (typeof value === "string") return;
+  if (!Number.isFinite(value)) throw new RangeError(`${where} must be finite, got ${value}`);
+  if (axis.scale === "log" && value <= 0)
+    throw new RangeError(`${where} must be positive on a log axis, got ${value}`);
+}
+
+/** Throws RangeError for a chart with nothing in it, too much in it, or values that its axes cannot show. */
+function checkChart({ title, series, x, y, rules = [] }: Chart): void {
+  if (series.length === 0 || series.length > MOST_SERIES) {
+    throw new RangeError(
+      `series of ${JSON.stringify(title)} must be 1 to ${MOST_SERIES}, got ${series.length}`,
+    );
+  }
+  for (const { name, points } of series) {
+    if (points.length === 0) throw new RangeError(`the series ${name} of ${JSON.stringify(title)} is empty`);
+    for (const point of points) {
+      checkValue(point.x, x, `x of ${name}`);
+      checkValue(point.y, y, `y of ${name}`);
+    }
+  }
+  for (const rule of rules) checkValue(rule.value, rule.axis === "x" ? x : y, `the rule ${rule.name}`);
+}
+
+function seriesScales({ series }: Chart) {
+  const names = series.map(({ name }) => name);
+  return {
+    color: {
+      field: "series",
+      type: "nominal" as const,
+      title: null,
+      scale: { domain: names, range: palette.slice(0, names.length) },
+    },
+    shape: {
+      field: "series",
+      type: "nominal" as const,
+      title: null,
+      scale: { domain: names, range: shapes.slice(0, names.length) },
+    },
+  };
+}
+
+/** Estimated series: dashes on a line, pale bars. The legend has them in their names' entries already. */
+const lineDash = {
+  field: "estimated",
+  type: "nominal" as const,
+  legend: null,
+  scale: {
+    domain: [false, true],
+    range: [
+      [1, 0],
+      [6, 4],
+    ],
+  },
+};
+const barOpacity = {
+  field: "estimated",
+  type: "ordinal" as const,
+  legend: null,
+  scale: { domain: [false, true], range: [1, 0.45] },
+};
+
+/** From numbers on an axis of up to a million and more to "1M": ticks of powers of ten and of two stay readable. */
+const tickFormat = "~s";
+
+function axisOf({ title, scale = "linear" }: ChartAxis, isZeroBased: boolean) {
+  const type = "quantitative" as const;
+  const format = scale === "log" ? "~g" : tickFormat;
+  return {
+    type,
+    title,
+    scale: { type: scale, ...(scale === "log" ? {} : { zero: isZeroBased }) },
+    axis: { format },
+  };
+}
+
+function lineLayer(chart: Chart): object[] {
+  const { color, shape } = seriesScales(chart);
+  const x = { field: "x", ...axisOf(chart.x, false), axis: { format: tickFormat, tickCount: 8 } };
+  const y = { field: "y", ...axisOf(chart.y, true) };
+  return [
+    { mark: { type: "line", strokeWidth: 2 }, encoding: { x, y, color, strokeDash: lineDash } },
+    { mark: { type: "point", filled: true, size: 45, opacity: 1 }, encoding: { x, y, color, shape } },
+  ];
+}
+
+function barLayer(chart: Chart): object[] {
+  const { color } = seriesScales(chart);
+  const x = {
+    ...{ field: "x", type: "nominal", title: chart.x.title, sort: null },
+    axis: { labelAngle: 0, labelLimit: 160 },
+  };
+  const y = { field: "y", ...axisOf(chart.y, true) };
+  const xOffset = { field: "series", type: "nominal", sort: chart.series.map(({ name }) => name) };
+  return [{ mark: "bar", encoding: { x, y, color, opacity: barOpacity, xOffset } }];
+}
+
+function ruleLayers({ rules = [] }: Chart): object[] {
+  return rules.flatMap(({ name, axis, value }) => {
+    const data = { values: [{ value, name }] };
+    const at = { [axis]: { field: "value", type: "quantitative" } };
+    const text =
+      axis === "y"
+        ? { type: "text", align: "left", baseline: "bottom", x: 4, dy: -3, text: name }
+        : { type: "text", align: "left", baseline: "top", y: 4, dx: 4, text: name };
+    return [
+      { data, mark: { type: "rule", color: "#555", strokeDash: [2, 2] }, encoding: at },
+      { data, mark: { ...text, color: "#555" }, encoding: at },
+    ];
+  });
+}
+
+/**
+ * The vega-lite specification of `chart`, its data inside. Throws RangeError for a chart that would show nothing, or more
+ * series than can be told apart, or values that its axes cannot hold.
+ */
+export function chartSpec(chart: Chart): TopLevelSpec {
+  checkChart(chart);
+  const values = chart.series.flatMap(({ name, isEstimated = false, points }) =>
+    points.map(({ x, y }) => ({ series: name, estimated: isEstimated, x, y })),
+  );
+  const layer = [...(chart.kind === "line" ? lineLayer(chart) : barLayer(chart)), ...ruleLayers(chart)];
+  const font = "system-ui, sans-serif";
+  const spec: object = {
+    $schema: "https://vega.github.io/schema/vega-lite/v6.json",
+    ...{ width: 620, height: 300, background: "white", data: { values }, layer },
+    config: { font, view: { stroke: null }, legend: { orient: "bottom", columns: 4, labelLimit: 240 } },
+  };
+  return spec as TopLevelSpec;
+}
