@@ -6,6 +6,7 @@ import { addBenchCommand } from "./commands/bench.ts";
 import { addChatCommand } from "./commands/chat.ts";
 import { addDevicesCommand } from "./commands/devices.ts";
 import { addGenerateCommand } from "./commands/generate.ts";
+import { addKernelCommand } from "./commands/kernel.ts";
 import { addLogitsCommand } from "./commands/logits.ts";
 import { addVerifyCommand } from "./commands/verify.ts";
 import { note, paintError } from "./output.ts";
@@ -30,6 +31,7 @@ function buildProgram(): Command {
   addLogitsCommand(program);
   addDevicesCommand(program);
   addBenchCommand(program);
+  addKernelCommand(program);
   addVerifyCommand(program);
   return program;
 }

@@ -97,7 +97,7 @@ describe("verifyKernels", () => {
     const summary = summarise(results);
     expect(summary.impossible.map(({ reason }) => reason)).toEqual([
       expect.stringMatching(/no room for everything/),
-      "new has no cpu kernel yet",
+      "new has no cpu kernel yet.",
     ]);
     expect(summary).toMatchObject({ isPassed: false, cases: 0, failures: [] });
   });

@@ -1,6 +1,6 @@
 import { errorMessage, UserError } from "../base/errors.ts";
 import type { Device } from "../device/device.ts";
-import { CaseMemory, MissingKernelError } from "../kernels/common/cases/case-memory.ts";
+import { CaseMemory } from "../kernels/common/cases/case-memory.ts";
 import type { Finding, KernelCase, PreparedCase } from "../kernels/common/cases/kernel-case.ts";
 import type { VerifyTarget } from "./targets.ts";
 
@@ -66,8 +66,8 @@ async function runCase(target: OpenTarget, prepared: PreparedCase): Promise<Case
   try {
     outcome = { kind: "checked", findings: await prepared.check(memory) };
   } catch (error) {
-    const isImpossible = error instanceof MissingKernelError || error instanceof UserError;
-    outcome = { kind: isImpossible ? "impossible" : "broken", reason: errorMessage(error) };
+    const kind = error instanceof UserError ? "impossible" : "broken";
+    outcome = { kind, reason: errorMessage(error) };
   }
   if (outcome.kind !== "broken") memory.free();
   await target.tidy(outcome.kind === "broken");

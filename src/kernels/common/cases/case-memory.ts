@@ -1,14 +1,10 @@
+import { UserError } from "../../../base/errors.ts";
 import type { Device, DeviceBuffer, Launch } from "../../../device/device.ts";
 import type { WeightMatrix } from "../weight.ts";
 import type { StoredMatrix } from "./stored.ts";
 
 /** The bits of a float32 that was never written: NaN. */
 export const POISON_BITS = 0xffffffff;
-
-/** Thrown where a case meets a kernel that its device does not have. */
-export class MissingKernelError extends Error {
-  override readonly name = "MissingKernelError";
-}
 
 /**
  * Memory of one case on a device that was opened with `poison`: every byte that a case does not fill is 0xff, a NaN in every
@@ -48,14 +44,14 @@ export class CaseMemory {
   }
 
   /**
-   * Records the launches of `step`, runs them once and waits for the end. Throws MissingKernelError for a kernel that has
-   * no entry for this kind of device.
+   * Records the launches of `step`, runs them once and waits for the end. Throws UserError for a kernel that has no entry for this
+   * kind of device.
    */
   async run(step: (launch: Launch) => void): Promise<void> {
     const program = this.device.record((launch) => {
       const { kind } = launch.target;
       const checked = (...args: Parameters<Launch>) => {
-        if (!(kind in args[0])) throw new MissingKernelError(`${args[0].name} has no ${kind} kernel yet`);
+        if (!(kind in args[0])) throw new UserError(`${args[0].name} has no ${kind} kernel yet.`);
         launch(...args);
       };
       step(Object.assign(checked, { target: launch.target }));
