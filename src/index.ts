@@ -1,7 +1,9 @@
 export { UserError } from "./base/errors.ts";
 export type { Device, DeviceBuffer, DeviceKind, Launch, Program } from "./device/device.ts";
 export { openDevice } from "./device/open.ts";
-export { type FinishReason, type GenerateOptions, generate, promptLogits } from "./engine/generate.ts";
+export { Engine } from "./engine/engine.ts";
+export type { EngineOptions, GenerationEngine } from "./engine/engine-types.ts";
+export type { FinishReason, GenerateEvent } from "./engine/events.ts";
 export { type GeneratedText, generateText } from "./engine/generate-text.ts";
 export {
   type CacheFootprint,
@@ -9,6 +11,8 @@ export {
   type LanguageModel,
   openLanguageModel,
 } from "./engine/language-model.ts";
+export { promptLogits } from "./engine/prompt-logits.ts";
+export type { GenerateRequest } from "./engine/request.ts";
 export { resolveModel } from "./formats/hub.ts";
 export { readModelConfig } from "./formats/model-folder.ts";
 export { type LatentCache, latentEntryBytes } from "./kernels/common/latent-cache.ts";

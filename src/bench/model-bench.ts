@@ -141,7 +141,6 @@ export async function runModelBench(
       },
     };
   } finally {
-    driver.free();
     meter.free();
   }
 }

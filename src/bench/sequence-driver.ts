@@ -1,6 +1,6 @@
 import { UserError } from "../base/errors.ts";
 import { createRandom } from "../base/random.ts";
-import type { CachedSequence } from "../cache/paged-latent-cache.ts";
+import { type CachedSequence, PagedLatentCache } from "../cache/paged-latent-cache.ts";
 import type { LanguageModel } from "../engine/language-model.ts";
 
 const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0, step: 0 };
@@ -8,6 +8,7 @@ const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0, step: 0 };
 /** One sequence of random tokens, prefilled and decoded step by step as generation does. */
 export class SequenceDriver {
   readonly #model: LanguageModel;
+  readonly #cache: PagedLatentCache;
   readonly #sequence: CachedSequence;
   readonly #slots: Int32Array;
   readonly #random = createRandom(1);
@@ -15,7 +16,8 @@ export class SequenceDriver {
 
   constructor(model: LanguageModel) {
     this.#model = model;
-    this.#sequence = model.cache.create();
+    this.#cache = new PagedLatentCache(model.runner.pageCount, model.runner.pageSize);
+    this.#sequence = this.#cache.create();
     this.#slots = new Int32Array(model.runner.maxChunkTokens);
   }
 
@@ -26,17 +28,17 @@ export class SequenceDriver {
 
   /** Drops what follows `length` tokens. */
   truncate(length: number): void {
-    this.#model.cache.truncate(this.#sequence, length);
+    this.#cache.truncate(this.#sequence, length);
   }
 
   #append(tokens: number): void {
-    const { cache, maxContext } = this.#model;
-    if (this.length + tokens > maxContext || !cache.reserve(this.#sequence, tokens)) {
+    const { maxContext } = this.#model;
+    if (this.length + tokens > maxContext || !this.#cache.reserve(this.#sequence, tokens)) {
       throw new UserError(
         `${this.length + tokens} tokens do not fit the model's context of ${maxContext}; ask for less.`,
       );
     }
-    cache.append(this.#sequence, tokens, this.#slots);
+    this.#cache.append(this.#sequence, tokens, this.#slots);
   }
 
   /** Adds `tokens` random tokens in chunks and draws one from the last. */
@@ -62,10 +64,5 @@ export class SequenceDriver {
     const row = { tokenId: this.#token, position, slot: this.#slots[0]!, pages, sampling: greedy };
     const drawn = await this.#model.runner.decode([row]);
     this.#token = drawn[0]!;
-  }
-
-  /** Gives the pages back. */
-  free(): void {
-    this.#model.cache.free(this.#sequence);
   }
 }

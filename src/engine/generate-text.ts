@@ -1,24 +1,18 @@
-import { StopStringMatcher } from "../text/stop-strings.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
-import { type FinishReason, type GenerateOptions, generate } from "./generate.ts";
-import type { LanguageModel } from "./language-model.ts";
+import type { GenerationEngine } from "./engine-types.ts";
+import type { FinishReason } from "./events.ts";
+import type { GenerateRequest } from "./request.ts";
 
-/** How {@link generateText} goes about it. */
-export interface GenerateTextOptions extends GenerateOptions {
-  /** Texts that end the output and are not part of it. */
-  readonly stopStrings?: readonly string[] | undefined;
-}
-
-/** What became of a text. */
+/** What became of one request. */
 export interface GeneratedText {
   readonly text: string;
   readonly promptTokens: number;
   readonly tokenIds: readonly number[];
+  /** `cancelled` when the request's signal ended it. */
   readonly finishReason: FinishReason | "cancelled";
   readonly timing: GenerationTiming;
 }
 
-/** Where the time went. */
+/** Where the time of a request went. */
 export interface GenerationTiming {
   /** From the call to the first token. */
   readonly firstTokenMs: number;
@@ -30,72 +24,62 @@ export interface GenerationTiming {
   readonly decodeTokensPerSecond: number;
 }
 
+/** Notes when the first and the last token came. */
 class Stopwatch {
   readonly #start = performance.now();
   #first = 0;
   #last = 0;
-  #tokens = 0;
+  #firstTokens = 0;
 
-  tick(): void {
+  tick(tokens: number): void {
     this.#last = performance.now();
-    if (this.#tokens++ === 0) this.#first = this.#last;
+    if (this.#firstTokens > 0) return;
+    this.#first = this.#last;
+    this.#firstTokens = tokens;
   }
 
-  timing(promptTokens: number): GenerationTiming {
-    const firstTokenMs = this.#tokens === 0 ? performance.now() - this.#start : this.#first - this.#start;
-    const decodeMs = this.#last - this.#first;
+  timing(promptTokens: number, outputTokens: number): GenerationTiming {
+    const end = this.#firstTokens === 0 ? performance.now() : this.#first;
     const rate = (tokens: number, ms: number) => (ms > 0 ? (tokens / ms) * 1000 : 0);
+    const firstTokenMs = end - this.#start;
+    const decodeMs = this.#last - this.#first;
     return {
       firstTokenMs,
       decodeMs,
       prefillTokensPerSecond: rate(promptTokens, firstTokenMs),
-      decodeTokensPerSecond: rate(Math.max(0, this.#tokens - 1), decodeMs),
+      decodeTokensPerSecond: rate(outputTokens - this.#firstTokens, decodeMs),
     };
   }
 }
 
 /**
- * Continues `promptIds` and yields the text in pieces, never half a character and never the beginning of a stop string.
- * A signal that aborts ends the text with the reason "cancelled". Throws as {@link generate} does.
+ * Runs a request of one sequence and yields its text in pieces, never half a character and never the beginning of a stop
+ * string. A signal that aborts ends the text with the reason `cancelled`. Throws as `GenerationEngine.generate` does.
  */
 export async function* generateText(
-  model: LanguageModel,
-  tokenizer: Tokenizer,
-  promptIds: readonly number[],
-  options: GenerateTextOptions = {},
+  engine: GenerationEngine,
+  request: Omit<GenerateRequest, "n">,
 ): AsyncGenerator<string, GeneratedText> {
   const watch = new Stopwatch();
-  const detokenizer = tokenizer.stream();
-  const matcher = new StopStringMatcher(options.stopStrings ?? []);
-  const tokens = generate(model, promptIds, options);
   const tokenIds: number[] = [];
   let text = "";
   let finishReason: GeneratedText["finishReason"] = "stop";
-  const show = (piece: string, isLast: boolean): string => {
-    const shown = matcher.push(piece).text + (isLast ? matcher.flush() : "");
-    text += shown;
-    return shown;
-  };
   try {
-    for (let next = await tokens.next(); ; next = await tokens.next()) {
-      if (next.done) {
-        finishReason = next.value;
-        break;
+    for await (const event of engine.generate(request)) {
+      if (event.kind === "finish") {
+        finishReason = event.reason;
+        continue;
       }
-      watch.tick();
-      tokenIds.push(next.value);
-      const piece = show(detokenizer.push(next.value), false);
-      if (piece !== "") yield piece;
-      if (matcher.found !== undefined) break;
+      if (event.tokenIds.length > 0) watch.tick(event.tokenIds.length);
+      tokenIds.push(...event.tokenIds);
+      text += event.text;
+      if (event.text !== "") yield event.text;
     }
   } catch (error) {
-    if (options.signal?.aborted !== true) throw error;
+    if (request.signal?.aborted !== true) throw error;
     finishReason = "cancelled";
-  } finally {
-    await tokens.return("stop");
   }
-  const rest = show(detokenizer.flush(), true);
-  if (rest !== "") yield rest;
-  const timing = watch.timing(promptIds.length);
-  return { text, promptTokens: promptIds.length, tokenIds, finishReason, timing };
+  const promptTokens = request.promptIds.length;
+  const timing = watch.timing(promptTokens, tokenIds.length);
+  return { text, promptTokens, tokenIds, finishReason, timing };
 }

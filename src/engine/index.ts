@@ -3,16 +3,15 @@ export type { EngineOptions, GenerationEngine } from "./engine-types.ts";
 export { ContextLengthError, EngineClosedError, QueueFullError, StepError } from "./errors.ts";
 export type {
   FinishEvent,
+  FinishReason,
   GenerateEvent,
   OutputLogprob,
   TokenLogprob,
   TokensEvent,
   Usage,
 } from "./events.ts";
-export { type FinishReason, type GenerateOptions, generate, promptLogits } from "./generate.ts";
 export {
   type GeneratedText,
-  type GenerateTextOptions,
   type GenerationTiming,
   generateText,
 } from "./generate-text.ts";
@@ -24,6 +23,7 @@ export {
   openLanguageModel,
 } from "./language-model.ts";
 export { ModelRunner, type ModelRunnerOptions } from "./model-runner.ts";
+export { promptLogits } from "./prompt-logits.ts";
 export type { GenerateRequest, TokenConstraint } from "./request.ts";
 export type { AdjustLogits, DecodeRow, PrefillChunk, Runner } from "./runner-types.ts";
 export type { EngineObserver, EngineStatistics, SequenceTimings, StepTimings } from "./statistics.ts";

@@ -2,7 +2,6 @@ import { checkInteger } from "../base/checks.ts";
 import { UserError } from "../base/errors.ts";
 import { ceilDivide } from "../base/integers.ts";
 import { type CacheDType, cacheEntryBytes } from "../cache/latent-cache-pool.ts";
-import { PagedLatentCache } from "../cache/paged-latent-cache.ts";
 import type { Device } from "../device/device.ts";
 import { openCheckpoint } from "../formats/checkpoint.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
@@ -36,12 +35,11 @@ export interface OpenLanguageModelOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A loaded checkpoint with its runner and cache. */
+/** A loaded checkpoint with its runner, whose pages are one owner's: an `Engine`'s, or that of who calls the runner. */
 export interface LanguageModel {
   readonly config: ModelConfig;
   readonly device: Device;
   readonly runner: ModelRunner;
-  readonly cache: PagedLatentCache;
   readonly maxContext: number;
   readonly weightBytes: number;
   /** Gives the memory back; the device stays open. */
@@ -143,7 +141,6 @@ export async function openLanguageModel(
       config,
       device: options.device,
       runner,
-      cache: new PagedLatentCache(runner.pageCount, PAGE_SIZE),
       maxContext: runner.maxContext,
       weightBytes: model.weightBytes,
       close: () => {

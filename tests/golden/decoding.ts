@@ -1,4 +1,6 @@
-import { generate } from "../../src/engine/generate.ts";
+import { expect } from "vitest";
+import { PagedLatentCache } from "../../src/cache/paged-latent-cache.ts";
+import { Engine } from "../../src/engine/engine.ts";
 import type { LanguageModel } from "../../src/engine/language-model.ts";
 
 /** The logits that each of `greedyIds` is drawn from, fed the ids given, by the steps that generation runs. */
@@ -7,7 +9,8 @@ export async function forcedLogits(
   prompt: readonly number[],
   greedyIds: readonly number[],
 ): Promise<Float32Array[]> {
-  const { runner, cache } = model;
+  const { runner } = model;
+  const cache = new PagedLatentCache(runner.pageCount, runner.pageSize);
   const sequence = cache.create();
   const slots = new Int32Array(runner.maxChunkTokens);
   const seen: Float32Array[] = [];
@@ -37,7 +40,12 @@ export async function greedyIds(
   prompt: readonly number[],
   maxTokens: number,
 ): Promise<number[]> {
+  const engine = new Engine({ runner: model.runner, tokenizer: null, eosTokenIds: [] });
   const ids: number[] = [];
-  for await (const id of generate(model, prompt, { maxTokens })) ids.push(id);
+  for await (const event of engine.generate({ promptIds: prompt, maxTokens, temperature: 0 })) {
+    if (event.kind === "tokens") ids.push(...event.tokenIds);
+  }
+  expect(engine.statistics().usedPages).toBe(0);
+  await engine.close();
   return ids;
 }

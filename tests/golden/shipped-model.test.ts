@@ -3,8 +3,8 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { openDevice } from "../../src/device/open.ts";
-import { promptLogits } from "../../src/engine/generate.ts";
 import { openLanguageModel } from "../../src/engine/language-model.ts";
+import { promptLogits } from "../../src/engine/prompt-logits.ts";
 import { parseModelConfig } from "../../src/formats/config.ts";
 import { referenceLogits } from "../../src/models/reference.ts";
 import { renderChat } from "../../src/text/chat-template.ts";
@@ -63,7 +63,7 @@ describe("the model in models/shakespeare-mla", () => {
     const model = await openLanguageModel(folder, { device, cacheDtype: "f32", maxContext: 256 });
     const { promptIds, greedyIds: expected } = text;
     const logits = [
-      ...(await promptLogits(model, promptIds, 16)),
+      ...(await promptLogits(model.runner, promptIds, 16)),
       ...(await forcedLogits(model, promptIds, expected)),
     ];
     const wanted = [...rows("prompt_logits_last_16"), ...rows("greedy_logits")];

@@ -1,6 +1,7 @@
 import { createInterface, type Interface } from "node:readline/promises";
 import type { Command } from "commander";
 import { UserError } from "../../base/errors.ts";
+import { Engine } from "../../engine/engine.ts";
 import { type GeneratedText, generateText } from "../../engine/generate-text.ts";
 import { type ChatMessage, renderChat } from "../../text/chat-template.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
@@ -21,6 +22,7 @@ interface ChatFlags extends ModelFlags, SamplingFlags {
 }
 
 interface Chat {
+  readonly engine: Engine;
   readonly session: ModelSession;
   readonly folder: ModelFolder;
   readonly tokenizer: Tokenizer;
@@ -41,16 +43,17 @@ function encodeChat({ tokenizer, messages, session }: Chat): number[] {
 
 /** Streams the answer to the last message; Ctrl-C cuts it off. */
 async function answer(chat: Chat): Promise<GeneratedText> {
-  const { session, tokenizer, flags, folder } = chat;
-  const ids = encodeChat(chat);
+  const { session, engine, flags, folder } = chat;
+  const promptIds = encodeChat(chat);
   const controller = new AbortController();
   const interrupt = () => controller.abort();
   process.once("SIGINT", interrupt);
-  const pieces = generateText(session.model, tokenizer, ids, {
-    maxTokens: flags.maxTokens,
-    sampling: chooseSampling(flags, folder.defaults),
-    stopTokenIds: folder.defaults.eosTokenIds,
-    stopStrings: flags.stop ?? [],
+  const room = session.model.maxContext - promptIds.length;
+  const pieces = generateText(engine, {
+    promptIds,
+    maxTokens: Math.min(flags.maxTokens ?? room, room),
+    ...chooseSampling(flags, folder.defaults),
+    stop: flags.stop,
     signal: controller.signal,
   });
   try {
@@ -108,6 +111,8 @@ async function runChat(model: string | undefined, flags: ChatFlags): Promise<voi
   renderChat(tokenizer.chat, { messages: [...startMessages(flags), { role: "user", content: "" }] });
   const tokens = Math.min(folder.config.maxPositionEmbeddings, DEFAULT_CONTEXT);
   const session = await openSession(folder, flags, { tokens, tokenizerVocab: tokenizer.vocabSize, signal });
+  const { eosTokenIds } = folder.defaults;
+  const engine = new Engine({ runner: session.model.runner, tokenizer, eosTokenIds });
   const input = createInterface({ input: process.stdin, output: process.stderr });
   // Ctrl-C cuts off the answer under way; with none, it ends the conversation.
   input.on("SIGINT", () => {
@@ -115,9 +120,10 @@ async function runChat(model: string | undefined, flags: ChatFlags): Promise<voi
     else input.close();
   });
   try {
-    await converse({ session, folder, tokenizer, flags, messages: startMessages(flags) }, input);
+    await converse({ engine, session, folder, tokenizer, flags, messages: startMessages(flags) }, input);
   } finally {
     input.close();
+    await engine.close();
     await session.close();
   }
 }

@@ -1,8 +1,10 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { errorMessage, UserError } from "../../base/errors.ts";
-import { checkPrompt } from "../../engine/generate.ts";
+import { Engine } from "../../engine/engine.ts";
 import { type GeneratedText, generateText } from "../../engine/generate-text.ts";
+import { checkPrompt } from "../../engine/prompt-logits.ts";
+import type { GenerateRequest } from "../../engine/request.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { addModelFlags, addSamplingFlags, type ModelFlags, type SamplingFlags } from "../model-flags.ts";
 import {
@@ -52,20 +54,25 @@ function readPrompt({ prompt, promptFile }: GenerateFlags, model: string | undef
 function encodePrompt(tokenizer: Tokenizer, text: string, { config }: ModelFolder, flags: GenerateFlags) {
   const ids = [...tokenizer.encode(text)];
   const maxContext = flags.maxContext ?? config.maxPositionEmbeddings;
-  checkPrompt({ config, maxContext }, ids);
+  checkPrompt(ids, config.vocabSize, maxContext - 1);
   return ids;
 }
 
 async function streamText(
-  session: ModelSession,
+  { model }: ModelSession,
   tokenizer: Tokenizer,
-  ids: readonly number[],
-  options: Parameters<typeof generateText>[3],
+  eosTokenIds: readonly number[],
+  request: GenerateRequest,
   write: (piece: string) => void,
 ): Promise<GeneratedText> {
   const bar = startProgress("Reading the prompt", "tokens");
-  const onPrefill = (done: number, total: number) => bar.update(done, total);
-  const pieces = generateText(session.model, tokenizer, ids, { ...options, onPrefill });
+  let done = 0;
+  const stepEnd = ({ prefillTokens }: { prefillTokens: number }) => {
+    done += prefillTokens;
+    if (done < request.promptIds.length) bar.update(done, request.promptIds.length);
+  };
+  const engine = new Engine({ runner: model.runner, tokenizer, eosTokenIds, observer: { stepEnd } });
+  const pieces = generateText(engine, request);
   try {
     for (let next = await pieces.next(); ; next = await pieces.next()) {
       bar.stop();
@@ -74,6 +81,7 @@ async function streamText(
     }
   } finally {
     bar.stop();
+    await engine.close();
   }
 }
 
@@ -85,22 +93,24 @@ async function runGenerate(
   const text = readPrompt(flags, model);
   const folder = await findModel(model ?? shippedModel, signal);
   const tokenizer = await findTokenizer(folder);
-  const ids = encodePrompt(tokenizer, text, folder, flags);
-  const maxTokens = flags.maxTokens ?? DEFAULT_TOKENS;
-  const needs = { tokens: ids.length + maxTokens, tokenizerVocab: tokenizer.vocabSize, signal };
+  const promptIds = encodePrompt(tokenizer, text, folder, flags);
+  const wanted = flags.maxTokens ?? DEFAULT_TOKENS;
+  const needs = { tokens: promptIds.length + wanted, tokenizerVocab: tokenizer.vocabSize, signal };
   const session = await openSession(folder, flags, needs);
   try {
     const sampling = chooseSampling(flags, folder.defaults);
-    const options = {
+    const maxTokens = Math.min(wanted, session.model.maxContext - promptIds.length);
+    const request = {
+      promptIds,
       maxTokens,
-      sampling,
-      stopTokenIds: flags.ignoreEos ? [] : folder.defaults.eosTokenIds,
-      stopStrings: flags.stop ?? [],
+      ...sampling,
+      stop: flags.stop,
+      ignoreEos: flags.ignoreEos,
       signal,
     };
     const write = flags.json ? () => {} : (piece: string) => process.stdout.write(piece);
     write(text);
-    const result = await streamText(session, tokenizer, ids, options, write);
+    const result = await streamText(session, tokenizer, folder.defaults.eosTokenIds, request, write);
     const report = reportText(session, result, sampling.seed);
     if (flags.json) return printJson(report);
     printLine("\n");

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { UserError } from "../../base/errors.ts";
-import { checkPrompt, promptLogits } from "../../engine/generate.ts";
+import { checkPrompt, promptLogits } from "../../engine/prompt-logits.ts";
 import { idsFlag, integerFlag } from "../flags.ts";
 import { addModelFlags, type ModelFlags } from "../model-flags.ts";
 import { findModel, openSession, withInterrupt } from "../model-session.ts";
@@ -15,10 +15,10 @@ async function runLogits(model: string, flags: LogitsFlags, signal: AbortSignal)
   const { ids, last = ids.length } = flags;
   if (last > ids.length) throw new UserError(`--last asks for ${last} positions of ${ids.length} ids.`);
   const folder = await findModel(model, signal);
-  checkPrompt({ config: folder.config, maxContext: folder.config.maxPositionEmbeddings + 1 }, ids);
+  checkPrompt(ids, folder.config.vocabSize, folder.config.maxPositionEmbeddings);
   const session = await openSession(folder, flags, { tokens: ids.length, maxDecodeRows: 8, signal });
   try {
-    const rows = await promptLogits(session.model, ids, last);
+    const rows = await promptLogits(session.model.runner, ids, last);
     const positions = Array.from({ length: last }, (_, i) => ids.length - last + i);
     const { modelType } = folder.config;
     printJson({ model, modelType, cache: flags.cache, positions, logits: rows.map((row) => [...row]) });
