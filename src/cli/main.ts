@@ -8,6 +8,7 @@ import { addDevicesCommand } from "./commands/devices.ts";
 import { addGenerateCommand } from "./commands/generate.ts";
 import { addKernelCommand } from "./commands/kernel.ts";
 import { addLogitsCommand } from "./commands/logits.ts";
+import { addServeCommand } from "./commands/serve.ts";
 import { addVerifyCommand } from "./commands/verify.ts";
 import { note, paintError } from "./output.ts";
 
@@ -28,6 +29,7 @@ function buildProgram(): Command {
     .exitOverride();
   addGenerateCommand(program);
   addChatCommand(program);
+  addServeCommand(program);
   addLogitsCommand(program);
   addDevicesCommand(program);
   addBenchCommand(program);

@@ -4,7 +4,7 @@ import { encodeBounded, renderPrompt } from "./chat-prompt.ts";
 import type { ChatRequest } from "./chat-request.ts";
 import { ChoiceReader, type ToolCall } from "./choice-reader.ts";
 import { invalid, refusal } from "./errors.ts";
-import { GrammarError } from "./grammar/grammar-compiler.ts";
+import { GrammarError } from "./grammar/grammars.ts";
 import type { TokenMask } from "./grammar/token-mask.ts";
 import { type Caller, toGenerateRequest } from "./sampling-fields.ts";
 import type { ServedModel } from "./served-model.ts";

@@ -54,7 +54,7 @@ const responseFormat = z.discriminatedUnion("type", [
   }),
 ]);
 
-const absent = (what: string) => z.undefined(`${what} is not supported`).or(z.null());
+const absent = (more = "") => z.null(`is not supported${more}`).optional();
 
 /** The body of POST /v1/chat/completions. */
 export const chatRequest = z.object({
@@ -67,9 +67,9 @@ export const chatRequest = z.object({
   tools: z.array(tool).max(128).nullish(),
   tool_choice: toolChoice.nullish(),
   parallel_tool_calls: z.boolean().nullish(),
-  audio: absent("audio"),
-  functions: absent("functions (the predecessor of tools)"),
-  function_call: absent("function_call (the predecessor of tool_choice)"),
+  audio: absent(),
+  functions: absent("; give tools"),
+  function_call: absent("; give tool_choice"),
   add_generation_prompt: z.boolean().nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
 });

@@ -21,7 +21,7 @@ export const completionRequest = z.object({
   logprobs: z.int().min(0).max(20).nullish(),
   echo: z.boolean().nullish(),
   best_of: z.int().min(1).nullish(),
-  suffix: z.undefined("suffix is not supported").or(z.null()),
+  suffix: z.null("is not supported").optional(),
   add_special_tokens: z.boolean().nullish(),
 });
 

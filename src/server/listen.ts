@@ -42,6 +42,7 @@ export function checkAddress(host: string, hasKey: boolean): void {
 /** Milliseconds a client may take for its headers, and for its headers and body together. */
 const HEADERS_MS = 10_000;
 const REQUEST_MS = 60_000;
+const SWEEP_MS = 50;
 
 function reason(error: unknown, { host, port }: ListenOptions): UserError {
   const code = errorCode(error);
@@ -82,10 +83,14 @@ type AnyServer = ReturnType<typeof serve>;
 
 const isHttp = (server: AnyServer): server is Server => "closeIdleConnections" in server;
 
+/** Connections that fall idle while the server closes are closed then; Node would wait for their keep-alive to end. */
 function close(server: AnyServer): Promise<void> {
   return new Promise((resolve) => {
-    server.close(() => resolve());
-    if (isHttp(server)) server.closeIdleConnections();
+    const sweep = setInterval(() => isHttp(server) && server.closeIdleConnections(), SWEEP_MS);
+    server.close(() => {
+      clearInterval(sweep);
+      resolve();
+    });
   });
 }
 

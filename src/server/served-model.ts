@@ -1,7 +1,7 @@
 import type { GenerationEngine } from "../engine/engine-types.ts";
 import type { GenerationDefaults } from "../formats/model-folder.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import type { GrammarCompiler } from "./grammar/grammar-compiler.ts";
+import type { Grammars } from "./grammar/grammars.ts";
 
 /** One model, ready to answer. */
 export interface ServedModel {
@@ -13,5 +13,5 @@ export interface ServedModel {
   readonly tokenizer: Tokenizer;
   readonly defaults: GenerationDefaults;
   /** Makes the masks of `response_format` and forced tools. */
-  readonly grammars: GrammarCompiler;
+  readonly grammars: Grammars;
 }

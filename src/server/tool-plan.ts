@@ -1,7 +1,7 @@
 import { templateTakesTools } from "./chat-prompt.ts";
 import type { ChatRequest, RequestTool } from "./chat-request.ts";
 import { invalid } from "./errors.ts";
-import type { Grammar } from "./grammar/grammar-compiler.ts";
+import type { Grammar } from "./grammar/grammars.ts";
 import type { ServedModel } from "./served-model.ts";
 import { type ToolFormat, toolFormatOf } from "./tool-formats.ts";
 

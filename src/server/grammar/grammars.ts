@@ -1,12 +1,8 @@
-import type {
-  CompiledGrammar,
-  GrammarCompiler as LibraryCompiler,
-  TokenizerInfo,
-} from "@mlc-ai/web-xgrammar";
+import type { CompiledGrammar, GrammarCompiler, TokenizerInfo } from "@mlc-ai/web-xgrammar";
 import { errorMessage } from "../../base/errors.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { TokenMask } from "./token-mask.ts";
-import { loadXGrammar, type XGrammar, type XGrammarInstance } from "./xgrammar-module.ts";
+import { loadXGrammar, type XGrammarInstance } from "./xgrammar-module.ts";
 
 /** A JSON schema, or any JSON object at all. */
 export type Grammar = { readonly schema: unknown } | "json";
@@ -19,14 +15,14 @@ export class GrammarError extends Error {
 interface Compiler {
   readonly instance: XGrammarInstance;
   readonly info: TokenizerInfo;
-  readonly compiler: LibraryCompiler;
+  readonly compiler: GrammarCompiler;
 }
 
 const MAX_SCHEMA_CHARACTERS = 65_536;
 const MAX_SCHEMA_DEPTH = 64;
 const CACHED_GRAMMARS = 32;
-/** Spaces and newlines between two parts of the JSON, so that a model cannot go on with them for ever. */
-const MAX_WHITESPACE = 1;
+/** One line, with a space after each comma and colon: where any blanks may come, a weak model writes nothing else. */
+const ONE_LINE = [false, -1, [", ", ": "]] as const;
 
 function depthOf(value: unknown): number {
   let level: unknown[] = [value];
@@ -42,7 +38,7 @@ function spellingOf(tokenizer: Tokenizer): "byte_fallback" | "byte_level" | "raw
 }
 
 /** Compiles JSON schemas to masks over one tokenizer's vocabulary, and keeps the latest. The library loads at first use. */
-export class GrammarCompiler {
+export class Grammars {
   readonly #tokenizer: Tokenizer;
   readonly #eosTokenIds: readonly number[];
   readonly #cache = new Map<string, CompiledGrammar>();
@@ -76,18 +72,11 @@ export class GrammarCompiler {
     const cached = this.#cache.get(key);
     this.#cache.delete(key);
     try {
+      const [whitespace, indent, [comma, colon]] = ONE_LINE;
+      const schema = key === "json" ? '{"type":"object"}' : key;
       const compiled =
         cached ??
-        (key === "json"
-          ? await compiler.compileJSONSchema(
-              '{"type":"object"}',
-              true,
-              undefined,
-              undefined,
-              false,
-              MAX_WHITESPACE,
-            )
-          : await compiler.compileJSONSchema(key, true, undefined, undefined, true, MAX_WHITESPACE));
+        (await compiler.compileJSONSchema(schema, whitespace, indent, [comma, colon], key !== "json"));
       this.#cache.set(key, compiled);
     } catch (error) {
       this.#forget();
@@ -113,20 +102,20 @@ export class GrammarCompiler {
   }
 
   async #start(instance: XGrammarInstance): Promise<Compiler> {
-    const { TokenizerInfo, GrammarCompiler: Library }: XGrammar = instance.library;
+    const { library } = instance;
     const { vocabSize, specialIds } = this.#tokenizer;
     // An empty spelling takes a token out of every text: special tokens are no part of JSON.
     const vocabulary = Array.from({ length: vocabSize }, (_, id) =>
       specialIds.has(id) ? "" : (this.#tokenizer.tokenOf(id) ?? ""),
     );
-    const info = await TokenizerInfo.createTokenizerInfo(
+    const info = await library.TokenizerInfo.createTokenizerInfo(
       vocabulary,
       spellingOf(this.#tokenizer),
       false,
       vocabSize,
       [...this.#eosTokenIds],
     );
-    return { instance, info, compiler: await Library.createGrammarCompiler(info, false) };
+    return { instance, info, compiler: await library.GrammarCompiler.createGrammarCompiler(info, false) };
   }
 }
 
