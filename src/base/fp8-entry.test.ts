@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { decodeToF32 } from "./convert.ts";
-import { decodeFp8Entry, encodeFp8Entry, fp8Entry, fp8GroupScale } from "./fp8-entry.ts";
+import { decodeFp8Entry, encodeFp8Entry, fp8Entry, fp8EntryBytes, fp8GroupScale } from "./fp8-entry.ts";
 import { createRandom } from "./random.ts";
 
 // Eight tokens of the public implementation: 576 bf16, their 656-byte entry, and the entry's values as 576 bf16.
@@ -59,9 +59,24 @@ describe("the fp8 cache entry", () => {
     }
   });
 
+  it("has a scale per 128 values at any width", () => {
+    const values = createRandom(6).normals(288);
+    values.subarray(128, 256).forEach((value, i) => {
+      values[128 + i] = value * 2 ** 20;
+    });
+    const entry = encodeFp8Entry(values.subarray(0, 256), values.subarray(256));
+    expect(entry.length).toBe(fp8EntryBytes({ latentWidth: 256, ropeWidth: 32 }));
+    expect(entry.length).toBe(256 + 8 + 64);
+    const decoded = decodeFp8Entry(entry, { latentWidth: 256, ropeWidth: 32 });
+    values.forEach((value, i) => {
+      expect(Math.abs(decoded[i]! - value)).toBeLessThanOrEqual(
+        Math.max(Math.abs(value) / 16, i < 128 || i > 255 ? 2 ** -16 : 2 ** 5),
+      );
+    });
+  });
   it("names the argument of a wrong length", () => {
     expect(() => encodeFp8Entry(new Float32Array(511), new Float32Array(64))).toThrow(
-      new RangeError("latent must have 512 elements, got 511"),
+      new RangeError("latentWidth must be a multiple of 128 in an fp8 entry, got 511"),
     );
     expect(() => decodeFp8Entry(new Uint8Array(fp8Entry.bytes + 1))).toThrow(
       new RangeError("entry must have 656 elements, got 657"),

@@ -1,5 +1,5 @@
 import { bf16ToF32, f32ToBf16 } from "./bf16.ts";
-import { checkLength } from "./checks.ts";
+import { checkInteger, checkLength } from "./checks.ts";
 import { bitsToF32, f32ToBits } from "./f32-bits.ts";
 import { e4m3ToF32, f32ToE4m3 } from "./fp8-e4m3.ts";
 
@@ -26,21 +26,35 @@ export function fp8GroupScale(largest: number): number {
   return bitsToF32(Math.max(exponent, 1) << 23);
 }
 
+/** Widths of an fp8 entry: `latentWidth` is a multiple of 128. */
+export interface Fp8EntryWidths {
+  /** d_c */
+  readonly latentWidth: number;
+  /** d_r */
+  readonly ropeWidth: number;
+}
+
 /**
- * Writes one cache entry from `latent` [512] and `rope` [64] into `target` [656] (made when not given). Values that
- * are NaN stay NaN and do not count for the scale. Throws RangeError on any other length.
+ * Bytes of an fp8 entry of any width: d_c e4m3 values, a float32 scale per 128 of them, d_r bf16 rotary values; 656 for
+ * 512 and 64. Throws RangeError for a `latentWidth` that is no multiple of 128.
  */
-export function encodeFp8Entry(
-  latent: Float32Array,
-  rope: Float32Array,
-  target = new Uint8Array(fp8Entry.bytes),
-): Uint8Array {
-  checkLength("latent", latent, fp8Entry.latentWidth);
-  checkLength("rope", rope, fp8Entry.ropeWidth);
-  checkLength("target", target, fp8Entry.bytes);
-  const view = new DataView(target.buffer, target.byteOffset, target.byteLength);
-  for (let group = 0; group < fp8Entry.latentWidth / fp8Entry.groupWidth; group++) {
-    const start = group * fp8Entry.groupWidth;
+export function fp8EntryBytes({ latentWidth, ropeWidth }: Fp8EntryWidths): number {
+  checkInteger("ropeWidth", ropeWidth, { min: 0 });
+  if (checkInteger("latentWidth", latentWidth, { min: 1 }) % fp8Entry.groupWidth !== 0) {
+    throw new RangeError(`latentWidth must be a multiple of 128 in an fp8 entry, got ${latentWidth}`);
+  }
+  return latentWidth + latentWidth / 32 + 2 * ropeWidth;
+}
+
+/**
+ * Writes one cache entry from `latent` [d_c] and `rope` [d_r] into `target` [fp8EntryBytes] (made when not given). Values that
+ * are NaN stay NaN and do not count for the scale. Throws RangeError for lengths that make no entry.
+ */
+export function encodeFp8Entry(latent: Float32Array, rope: Float32Array, target?: Uint8Array): Uint8Array {
+  const bytes = fp8EntryBytes({ latentWidth: latent.length, ropeWidth: rope.length });
+  const entry = checkLength("target", target ?? new Uint8Array(bytes), bytes);
+  const view = new DataView(entry.buffer, entry.byteOffset, entry.byteLength);
+  for (let start = 0; start < latent.length; start += fp8Entry.groupWidth) {
     const end = start + fp8Entry.groupWidth;
     let largest = 0;
     for (let i = start; i < end; i++) {
@@ -48,32 +62,30 @@ export function encodeFp8Entry(
       if (magnitude > largest) largest = magnitude;
     }
     const scale = fp8GroupScale(largest);
-    for (let i = start; i < end; i++) target[i] = f32ToE4m3(latent[i]! / scale);
-    view.setFloat32(fp8Entry.scalesOffset + 4 * group, scale, true);
+    for (let i = start; i < end; i++) entry[i] = f32ToE4m3(latent[i]! / scale);
+    view.setFloat32(latent.length + start / 32, scale, true);
   }
-  for (let i = 0; i < fp8Entry.ropeWidth; i++) {
-    view.setUint16(fp8Entry.ropeOffset + 2 * i, f32ToBf16(rope[i]!), true);
-  }
-  return target;
+  const ropeOffset = latent.length + latent.length / 32;
+  for (let i = 0; i < rope.length; i++) view.setUint16(ropeOffset + 2 * i, f32ToBf16(rope[i]!), true);
+  return entry;
 }
 
 /**
- * Reads the cache entry `entry` [656] into `target` [576]: 512 latent values, then 64 rotary ones (made when not
- * given). Throws RangeError on any other length.
+ * The values of the cache entry `entry` [fp8EntryBytes]: d_c latent ones, then d_r rotary ones; of 512 and 64 when `widths` are
+ * not given. Throws RangeError for another length.
  */
-export function decodeFp8Entry(
-  entry: Uint8Array,
-  target = new Float32Array(fp8Entry.latentWidth + fp8Entry.ropeWidth),
-): Float32Array {
-  checkLength("entry", entry, fp8Entry.bytes);
-  checkLength("target", target, fp8Entry.latentWidth + fp8Entry.ropeWidth);
+export function decodeFp8Entry(entry: Uint8Array, widths: Fp8EntryWidths = fp8Entry): Float32Array {
+  const { latentWidth, ropeWidth } = widths;
+  checkLength("entry", entry, fp8EntryBytes(widths));
+  const values = new Float32Array(latentWidth + ropeWidth);
   const view = new DataView(entry.buffer, entry.byteOffset, entry.byteLength);
-  for (let i = 0; i < fp8Entry.latentWidth; i++) {
+  for (let i = 0; i < latentWidth; i++) {
     const group = Math.floor(i / fp8Entry.groupWidth);
-    target[i] = e4m3ToF32(entry[i]!) * view.getFloat32(fp8Entry.scalesOffset + 4 * group, true);
+    values[i] = e4m3ToF32(entry[i]!) * view.getFloat32(latentWidth + 4 * group, true);
   }
-  for (let i = 0; i < fp8Entry.ropeWidth; i++) {
-    target[fp8Entry.latentWidth + i] = bf16ToF32(view.getUint16(fp8Entry.ropeOffset + 2 * i, true));
+  const ropeOffset = latentWidth + latentWidth / 32;
+  for (let i = 0; i < ropeWidth; i++) {
+    values[latentWidth + i] = bf16ToF32(view.getUint16(ropeOffset + 2 * i, true));
   }
-  return target;
+  return values;
 }

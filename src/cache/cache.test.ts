@@ -46,7 +46,8 @@ it("bytes per token: DeepSeek-V3 takes 576 values a layer, or the 656-byte fp8 e
   expect(cacheEntryBytes(shape)).toBe(1152);
   expect(cacheTokenBytes(shape)).toBe(70272);
   expect(cacheTokenBytes({ ...shape, dtype: "fp8" })).toBe(656 * 61);
-  expect(() => cacheEntryBytes({ ...shape, dtype: "fp8", kvLoraRank: 256 })).toThrow("512 + 64");
+  expect(cacheEntryBytes({ ...shape, dtype: "fp8", kvLoraRank: 256, qkRopeHeadDim: 32 })).toBe(256 + 8 + 64);
+  expect(() => cacheEntryBytes({ ...shape, dtype: "fp8", kvLoraRank: 200 })).toThrow("multiple of 128");
   expect(pagesThatFit(shape, 10 * 64 * 70272)).toBe(10);
   expect(pagesThatFit(shape, 10 * 64 * 70272 - 1)).toBe(9);
 });

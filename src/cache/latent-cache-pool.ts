@@ -1,10 +1,9 @@
 import { checkInteger, checkOneOf } from "../base/checks.ts";
-import { bytesPerElement } from "../base/dtypes.ts";
-import { fp8Entry } from "../base/fp8-entry.ts";
 import type { Device, DeviceBuffer } from "../device/device.ts";
+import { type LatentDtype, latentDtypes, latentEntryBytes } from "../kernels/common/latent-cache.ts";
 
-/** How a cache entry is stored; `fp8` is the 656-byte entry of src/base/fp8-entry.ts. */
-export type CacheDType = "f32" | "f16" | "bf16" | "fp8";
+/** How a cache entry is stored; `fp8` is the entry of src/base/fp8-entry.ts. */
+export type CacheDType = LatentDtype;
 
 /** What decides the size of a latent cache. */
 export interface LatentCacheShape {
@@ -22,21 +21,13 @@ const ALIGNMENT = 256;
 
 /**
  * Bytes of one token in one layer: (d_c + d_r) elements, or the fp8 entry. Throws RangeError for an unknown dtype, or for
- * fp8 with other widths than 512 and 64.
+ * fp8 with a `kvLoraRank` that is no multiple of 128.
  */
 export function cacheEntryBytes(shape: Omit<LatentCacheShape, "layers" | "pageSize">): number {
-  const { dtype, kvLoraRank, qkRopeHeadDim } = shape;
-  checkOneOf("dtype", dtype, ["f32", "f16", "bf16", "fp8"]);
-  checkInteger("kvLoraRank", kvLoraRank, { min: 1 });
-  checkInteger("qkRopeHeadDim", qkRopeHeadDim, { min: 1 });
-  if (dtype !== "fp8") return (kvLoraRank + qkRopeHeadDim) * bytesPerElement(dtype);
-  if (kvLoraRank !== fp8Entry.latentWidth || qkRopeHeadDim !== fp8Entry.ropeWidth) {
-    const expected = `${fp8Entry.latentWidth} + ${fp8Entry.ropeWidth}`;
-    throw new RangeError(
-      `dtype: fp8 holds entries of ${expected} values, got ${kvLoraRank} + ${qkRopeHeadDim}`,
-    );
-  }
-  return fp8Entry.bytes;
+  const dtype = checkOneOf("dtype", shape.dtype, latentDtypes);
+  const latentWidth = checkInteger("kvLoraRank", shape.kvLoraRank, { min: 1 });
+  const ropeWidth = checkInteger("qkRopeHeadDim", shape.qkRopeHeadDim, { min: 1 });
+  return latentEntryBytes(dtype, { latentWidth, ropeWidth });
 }
 
 /** Bytes of one token in all layers. */

@@ -1,5 +1,6 @@
 import { checkInteger } from "../base/checks.ts";
 import { UserError } from "../base/errors.ts";
+import { fp8Entry } from "../base/fp8-entry.ts";
 import { ceilDivide } from "../base/integers.ts";
 import { type CacheDType, cacheEntryBytes } from "../cache/latent-cache-pool.ts";
 import type { Device } from "../device/device.ts";
@@ -93,10 +94,9 @@ function checkFits(
 }
 
 function checkCacheDtype({ attention }: ModelConfig, dtype: CacheDType): void {
-  const { kvLoraRank, qkRopeHeadDim } = attention;
-  if (dtype !== "fp8" || (kvLoraRank === 512 && qkRopeHeadDim === 64)) return;
+  if (dtype !== "fp8" || attention.kvLoraRank % fp8Entry.groupWidth === 0) return;
   throw new UserError(
-    `An fp8 cache holds entries of 512 + 64 values and this model has ${kvLoraRank} + ${qkRopeHeadDim}; use bf16.`,
+    `An fp8 cache scales latent values in groups of 128 and this model has ${attention.kvLoraRank}; use bf16.`,
   );
 }
 

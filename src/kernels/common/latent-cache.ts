@@ -1,4 +1,5 @@
 import { checkInteger, checkOneOf } from "../../base/checks.ts";
+import { fp8EntryBytes } from "../../base/fp8-entry.ts";
 import type { DeviceBuffer } from "../../device/device.ts";
 
 /** Stored forms of a latent cache entry; the position is the code that kernels take. */
@@ -25,12 +26,9 @@ export interface LatentWidths {
   readonly ropeWidth: number;
 }
 
-/**
- * Bytes of one cache entry. An fp8 entry is d_c e4m3 values, d_c / 128 float32 scales, d_r bf16 rotary values: 656
- * bytes for 512 and 64.
- */
+/** Bytes of one cache entry. Throws RangeError for an fp8 entry whose d_c is no multiple of 128. */
 export function latentEntryBytes(dtype: LatentDtype, { latentWidth, ropeWidth }: LatentWidths): number {
-  if (dtype === "fp8") return latentWidth + latentWidth / 32 + 2 * ropeWidth;
+  if (dtype === "fp8") return fp8EntryBytes({ latentWidth, ropeWidth });
   return (latentWidth + ropeWidth) * (dtype === "f32" ? 4 : 2);
 }
 

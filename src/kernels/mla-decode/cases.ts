@@ -32,6 +32,8 @@ const rows: readonly Row[] = [
   [[300], 1, 16, 512, 64, "fp8", "full", 64],
   [[1, 129, 640], 2, 33, 512, 64, "fp8", "causal", 32],
   [[70, 257], 2, 40, 512, 64, "fp8", "indices", 64],
+  [[150, 33], 2, 9, 256, 32, "fp8", "causal", 64],
+  [[70], 1, 3, 128, 64, "fp8", "full", 16],
 ];
 
 const groups: Readonly<Record<LatentDtype, string>> = {

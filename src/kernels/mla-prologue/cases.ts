@@ -32,6 +32,7 @@ const shapes: readonly Row[] = [
   ["decode", 12, 16, deepseek, "interleaved", "bf16", "fp8", "unscaled"],
   ["prefill", 9, 3, mistral, "interleaved", "bf16", "f32", "scaled"],
   ["prefill", 33, 2, minicpm, "halves", "bf16", "f16", "unscaled"],
+  ["decode", 7, 3, minicpm, "halves", "bf16", "fp8", "unscaled"],
   ["prefill", 40, 4, deepseek, "interleaved", "bf16", "fp8", "unscaled"],
 ];
 
@@ -106,12 +107,12 @@ function judgeEntries(stored: Uint8Array, entryBytes: number, dtype: LatentDtype
   const expected = new Float64Array(appended.length * width);
   const at = (slot: number) => stored.subarray(slot * entryBytes, (slot + 1) * entryBytes);
   appended.forEach(({ slot, row }, k) => {
-    actual.set(decodeLatentEntry(at(slot), dtype), k * width);
+    actual.set(decodeLatentEntry(at(slot), dtype, made.sizes), k * width);
     const truth = made.expected.entries[row]!;
     if (dtype === "f32") expected.set(truth, k * width);
     else {
       const rounded = encodeLatentEntry(Float32Array.from(truth), dtype, made.sizes);
-      expected.set(decodeLatentEntry(rounded, dtype), k * width);
+      expected.set(decodeLatentEntry(rounded, dtype, made.sizes), k * width);
     }
   });
   const tolerance = entryTolerances[dtype];

@@ -41,8 +41,8 @@ export function encodeLatentEntry(
 }
 
 /** The values that one stored cache entry stands for. */
-export function decodeLatentEntry(bytes: Uint8Array, dtype: LatentDtype): Float32Array {
-  return dtype === "fp8" ? decodeFp8Entry(bytes) : decodeToF32(bytes, dtype);
+export function decodeLatentEntry(bytes: Uint8Array, dtype: LatentDtype, widths: LatentWidths): Float32Array {
+  return dtype === "fp8" ? decodeFp8Entry(bytes, widths) : decodeToF32(bytes, dtype);
 }
 
 function shuffled(random: Random, length: number): number[] {
@@ -96,7 +96,11 @@ export function createPagedCache(random: Random, options: PagedCacheOptions): Pa
   const entry = (slot: number) => {
     const known = decoded.get(slot);
     if (known !== undefined) return known;
-    const values = decodeLatentEntry(bytes.subarray(slot * entryBytes, (slot + 1) * entryBytes), dtype);
+    const values = decodeLatentEntry(
+      bytes.subarray(slot * entryBytes, (slot + 1) * entryBytes),
+      dtype,
+      options,
+    );
     decoded.set(slot, values);
     return values;
   };
