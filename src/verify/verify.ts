@@ -31,9 +31,6 @@ export interface VerifyOptions {
   readonly onCase?: (done: number) => void;
 }
 
-/** WebAssembly memory never shrinks: after a case that took more than this, a device is opened anew for the next. */
-const MOST_KEPT_BYTES = 512 * 2 ** 20;
-
 /** A target that is opened when it is needed. */
 class OpenTarget {
   name = "";
@@ -52,12 +49,6 @@ class OpenTarget {
     this.#device = undefined;
     await device?.close();
   }
-
-  /** Closes it if what it holds is worn out: by an error in a kernel, or grown too large. */
-  async tidy(isBroken: boolean): Promise<void> {
-    const peak = this.#device?.memory.peakBytes ?? 0;
-    if (isBroken || (this.target.kind === "cpu" && peak > MOST_KEPT_BYTES)) await this.close();
-  }
 }
 
 async function runCase(target: OpenTarget, prepared: PreparedCase): Promise<CaseResult["outcome"]> {
@@ -69,8 +60,9 @@ async function runCase(target: OpenTarget, prepared: PreparedCase): Promise<Case
     const kind = error instanceof UserError ? "impossible" : "broken";
     outcome = { kind, reason: errorMessage(error) };
   }
-  if (outcome.kind !== "broken") memory.free();
-  await target.tidy(outcome.kind === "broken");
+  // What a kernel leaves behind that trapped is not to be relied on.
+  if (outcome.kind === "broken") await target.close();
+  else memory.free();
   return outcome;
 }
 
