@@ -1,6 +1,7 @@
 import type { CompiledGrammar, GrammarCompiler, TokenizerInfo } from "@mlc-ai/web-xgrammar";
 import { errorMessage } from "../../base/errors.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
+import { tokenBytes } from "../token-text.ts";
 import { TokenMask } from "./token-mask.ts";
 import { loadXGrammar, type XGrammarInstance } from "./xgrammar-module.ts";
 
@@ -103,11 +104,8 @@ export class Grammars {
 
   async #start(instance: XGrammarInstance): Promise<Compiler> {
     const { library } = instance;
-    const { vocabSize, specialIds } = this.#tokenizer;
-    // An empty spelling takes a token out of every text: special tokens are no part of JSON.
-    const vocabulary = Array.from({ length: vocabSize }, (_, id) =>
-      specialIds.has(id) ? "" : (this.#tokenizer.tokenOf(id) ?? ""),
-    );
+    const { vocabSize } = this.#tokenizer;
+    const vocabulary = Array.from({ length: vocabSize }, (_, id) => this.#spelling(id));
     const info = await library.TokenizerInfo.createTokenizerInfo(
       vocabulary,
       spellingOf(this.#tokenizer),
@@ -116,6 +114,16 @@ export class Grammars {
       [...this.#eosTokenIds],
     );
     return { instance, info, compiler: await library.GrammarCompiler.createGrammarCompiler(info, false) };
+  }
+
+  /**
+   * How the vocabulary writes a token, or "", which takes it out of every text: special tokens are no part of JSON, nor
+   * are raw control characters, which the library lets into strings of a bounded length.
+   */
+  #spelling(id: number): string {
+    const isBarred =
+      this.#tokenizer.specialIds.has(id) || tokenBytes(this.#tokenizer, id).some((byte) => byte < 32);
+    return isBarred ? "" : (this.#tokenizer.tokenOf(id) ?? "");
   }
 }
 
