@@ -1,4 +1,5 @@
-// Builds what the package ships: wasm/*.wasm from every src/**/*.as.ts, then dist/ from the TypeScript sources.
+// Builds what the package ships: wasm/*.wasm from every src/**/*.as.ts, cubin/ from every src/**/*.cu where nvcc is, then dist/
+// from the TypeScript sources.
 // A part whose inputs have not changed since its last build is skipped.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -14,6 +15,7 @@ import {
 import { createRequire } from "node:module";
 import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
+import { buildCuda, cubinOf, findNvcc } from "./build-cuda.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const require = createRequire(import.meta.url);
@@ -108,7 +110,7 @@ const typescript = sources(
 
 const pages = sources("src", (file) => file.endsWith(".html"));
 
-if (only !== "ts") {
+if (only !== "ts" && only !== "cuda") {
   const inputs = [...kernels, "scripts/build.mjs", "package-lock.json"];
   cached(
     "wasm",
@@ -117,7 +119,24 @@ if (only !== "ts") {
     () => buildWasm(entries),
   );
 }
-if (only !== "wasm") {
+if (only === undefined || only === "cuda") {
+  const cuda = sources("src", (file) => file.endsWith(".cu"));
+  const headers = sources("src", (file) => file.endsWith(".cuh"));
+  const nvcc = findNvcc();
+  if (nvcc === null) {
+    say("cuda: skipped, there is no nvcc on the PATH; the package is built without CUDA kernels");
+  } else {
+    cached("cuda", [...cuda, ...headers, "scripts/build-cuda.mjs"], cuda.map(cubinOf), () => {
+      try {
+        buildCuda(root, cuda, say);
+      } catch (error) {
+        process.stderr.write(`${error.stdout ?? ""}${error.message}\n`);
+        process.exit(1);
+      }
+    });
+  }
+}
+if (only !== "wasm" && only !== "cuda") {
   cached(
     "dist",
     [...typescript, ...pages, "tsconfig.json", "tsconfig.build.json", "package-lock.json"],

@@ -37,8 +37,8 @@ export interface CudaTensorMap {
 }
 
 /**
- * Where CUDA finds a kernel and how it starts it. The kernel's parameters are the tensor maps, the buffers, the counters
- * (if any), the scalars; the grid of a launch counts thread blocks.
+ * Where CUDA finds a kernel and how it starts it. The kernel's parameters are the tensor maps, the buffers, the scratch
+ * memory and the counters (where it wants them), the scalars; the grid of a launch counts thread blocks.
  */
 export interface CudaEntry {
   /** A file of `cubin/`, such as `mla-decode.sm90.cubin`. */
@@ -52,7 +52,9 @@ export interface CudaEntry {
   /** Blocks a cluster; default 1. */
   readonly cluster?: number;
   readonly tensorMaps?: readonly CudaTensorMap[];
-  /** How many u32 counters the kernel wants: zero before the first run, and left zero by every run. */
+  /** Memory the kernel wants for itself while it runs; launches of one program share it. */
+  readonly scratchBytes?: number;
+  /** How many u32 counters the kernel wants: zero before the first run, and left zero by every run; shared too. */
   readonly counters?: number;
 }
 

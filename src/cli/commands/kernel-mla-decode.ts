@@ -1,11 +1,13 @@
+import { encodeFromF32 } from "../../base/convert.ts";
 import { fp8Entry } from "../../base/fp8-entry.ts";
 import type { Device } from "../../device/device.ts";
 import type { TensorInfo } from "../../formats/safetensors-header.ts";
 import { CaseMemory } from "../../kernels/common/cases/case-memory.ts";
 import { checkLatentWidths, type LatentDtype } from "../../kernels/common/latent-cache.ts";
 import { mlaDecodeWorkspaceBytes } from "../../kernels/common/mla-partials.ts";
+import { publicTolerances } from "../../kernels/mla-decode/decode-case.ts";
+import { queryDtypeOn } from "../../kernels/mla-decode/mla-decode.cuda.ts";
 import { type MlaDecodeTokens, mlaDecode } from "../../kernels/mla-decode/mla-decode.ts";
-import { publicTolerances } from "../../kernels/mla-decode/public-suite.ts";
 import type { KernelCaseFile } from "./kernel-case-file.ts";
 import type { KernelOperation, KernelOutput } from "./kernel-operation.ts";
 
@@ -121,9 +123,11 @@ async function run(file: KernelCaseFile, device: Device, sizes: DecodeSizes, tok
     const cache = memory.reserve(cacheName, file.byteLengthOf(cacheName));
     await file.stream(cacheName, (chunk, byteOffset) => device.write(cache, chunk, byteOffset));
     const q = await file.floats("q", { dtypes: floats, axes: [batch, sQ, heads, latentWidth + ropeWidth] });
+    const qDtype = queryDtypeOn(device.kind, dtype);
     const args = {
       ...{ ...shape, ...uploadTokens(memory, tokens) },
-      q: memory.upload("q", q),
+      q: memory.upload("q", encodeFromF32(q, qDtype)),
+      qDtype,
       cache: { buffer: cache, dtype, pageSize, pages },
       workspace: memory.reserve("workspace", mlaDecodeWorkspaceBytes(shape)),
       out: memory.reserve("out", rows * latentWidth * 4),

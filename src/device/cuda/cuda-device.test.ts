@@ -104,19 +104,21 @@ describe("LaunchArena", () => {
       blockSize: 384,
       sharedBytes: 200_000,
       cluster: 8,
+      scratchBytes: 64,
       counters: 1,
       tensorMaps: [{ buffer: 1, rows: 640, columns: 576, boxRows: 64, boxColumns: 64 }],
     },
     function: 0xf00n,
     grid: 24,
     addresses: [0xa000n, 0xb000n],
-    counters: 0xc000n,
     scalars: [-7, 1],
   };
 
+  const shared = { scratch: 0xc000n, counters: 0xd000n };
+
   it("lays parameters, configuration and cluster out as cuda.h declares them", () => {
     const { library, calls, views } = fakeLibrary();
-    new LaunchArena(new CudaDriver(library)).launch(launch, 0x5555n);
+    new LaunchArena(new CudaDriver(library)).launch(launch, shared, 0x5555n);
     const call = calls.find(({ name }) => name === "cuLaunchKernelEx");
     const [config, kernel, list, extra] = call?.values ?? [];
     expect([kernel, list]).toEqual([0xf00n, null]);
@@ -132,15 +134,16 @@ describe("LaunchArena", () => {
     expect(u32(attribute, 5)).toEqual([4, 0, 8, 1, 1]);
     const words = [0n, 8n, 16n, 32n].map((offset) => u64((extra as bigint) + offset));
     expect(words).toEqual([1n, base, 2n, 0n]);
-    expect(u64(u64((extra as bigint) + 24n))).toBe(128n + 24n + 8n);
-    expect([128n, 136n, 144n].map((offset) => u64(base + offset))).toEqual([0xa000n, 0xb000n, 0xc000n]);
-    expect(view.getInt32(152, true)).toBe(-7);
-    expect(view.getFloat32(156, true)).toBe(1);
+    expect(u64(u64((extra as bigint) + 24n))).toBe(128n + 32n + 8n);
+    const pointers = [128n, 136n, 144n, 152n].map((offset) => u64(base + offset));
+    expect(pointers).toEqual([0xa000n, 0xb000n, 0xc000n, 0xd000n]);
+    expect(view.getInt32(160, true)).toBe(-7);
+    expect(view.getFloat32(164, true)).toBe(1);
   });
 
   it("describes a tensor map to the driver", () => {
     const { library, calls } = fakeLibrary();
-    new LaunchArena(new CudaDriver(library)).launch(launch, 0n);
+    new LaunchArena(new CudaDriver(library)).launch(launch, shared, 0n);
     const values = calls.find(({ name }) => name === "cuTensorMapEncodeTiled")?.values.slice(0, 9);
     expect(values).toEqual([
       0x1080n,

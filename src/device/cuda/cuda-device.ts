@@ -1,5 +1,5 @@
 import { UserError } from "../../base/errors.ts";
-import type { Device, DeviceBuffer, KernelSource, Launch, Program } from "../device.ts";
+import type { CudaEntry, Device, DeviceBuffer, KernelSource, Launch, Program } from "../device.ts";
 import { CudaBuffer, checkRange } from "./cuda-buffer.ts";
 import { CudaProgram } from "./cuda-program.ts";
 import { CudaDriver, CudaError, OUT_OF_MEMORY } from "./driver.ts";
@@ -157,19 +157,28 @@ export class CudaDevice implements Device {
   record(step: (launch: Launch) => void): Program {
     this.enter();
     const launches: CudaLaunch[] = [];
-    const counters: CudaBuffer[] = [];
     const enqueue = (
       source: KernelSource,
       grid: number,
       buffers: readonly DeviceBuffer[],
       scalars: readonly number[] = [],
     ): void => {
-      if (grid === 0) return;
-      launches.push(this.#prepare(source, grid, buffers, scalars, counters));
+      const launch = this.#prepare(source, grid, buffers, scalars);
+      if (grid > 0) launches.push(launch);
     };
     step(Object.assign(enqueue, { target: this }));
-    const program = new CudaProgram(this, launches, () => {
-      for (const buffer of counters) buffer.free();
+    const most = (want: (entry: CudaEntry) => number | undefined) =>
+      launches.reduce((bytes, { entry }) => Math.max(bytes, want(entry) ?? 0), 0);
+    const scratch = this.#allocate(
+      most((entry) => entry.scratchBytes),
+      "scratch",
+      this.poison ? 0xff : null,
+    );
+    const counters = this.#allocate(4 * most((entry) => entry.counters), "counters", 0);
+    const shared = { scratch: scratch.address, counters: counters.address };
+    const program = new CudaProgram(this, launches, shared, () => {
+      scratch.free();
+      counters.free();
     });
     this.#programs.add(program);
     return program;
@@ -180,7 +189,6 @@ export class CudaDevice implements Device {
     grid: number,
     buffers: readonly DeviceBuffer[],
     scalars: readonly number[],
-    counters: CudaBuffer[],
   ): CudaLaunch {
     const entry = source.cuda;
     if (entry === undefined) throw new RangeError(`${source.name}: no CUDA kernel for it`);
@@ -194,21 +202,7 @@ export class CudaDevice implements Device {
       );
     }
     const addresses = buffers.map((buffer) => this.#own(buffer).address);
-    let zeroed = 0n;
-    if (entry.counters !== undefined) {
-      const made = this.#allocate(entry.counters * 4, `${source.name} counters`, 0);
-      counters.push(made);
-      zeroed = made.address;
-    }
-    return {
-      source,
-      entry,
-      function: this.#modules.function(entry),
-      grid,
-      addresses,
-      counters: zeroed,
-      scalars,
-    };
+    return { source, entry, function: this.#modules.function(entry), grid, addresses, scalars };
   }
 
   /** Forgets a program that was freed; called by the program. */

@@ -1,6 +1,6 @@
 import type { LaunchTiming, Program } from "../device.ts";
 import type { CudaDriver } from "./driver.ts";
-import type { CudaLaunch, LaunchArena } from "./launch-arena.ts";
+import type { CudaLaunch, LaunchArena, SharedMemory } from "./launch-arena.ts";
 
 /** CU_STREAM_CAPTURE_MODE_RELAXED: other calls stay allowed while a stream is captured. */
 const RELAXED = 2;
@@ -25,7 +25,8 @@ export class CudaProgram implements Program {
   constructor(
     readonly host: ProgramHost,
     readonly launches: readonly CudaLaunch[],
-    readonly releaseCounters: () => void,
+    readonly shared: SharedMemory,
+    readonly releaseShared: () => void,
   ) {
     this.#graph = this.#capture();
   }
@@ -36,7 +37,7 @@ export class CudaProgram implements Program {
     driver.call("cuStreamBeginCapture_v2", stream, RELAXED);
     let failure: unknown;
     try {
-      for (const launch of this.launches) arena.launch(launch, stream);
+      for (const launch of this.launches) arena.launch(launch, this.shared, stream);
     } catch (error) {
       failure = error;
     }
@@ -72,7 +73,7 @@ export class CudaProgram implements Program {
   async profile(): Promise<LaunchTiming[]> {
     const timings: LaunchTiming[] = [];
     for (const launch of this.launches) {
-      const enqueue = () => this.host.arena.launch(launch, this.host.stream);
+      const enqueue = () => this.host.arena.launch(launch, this.shared, this.host.stream);
       timings.push({ name: launch.source.name, milliseconds: await this.#timed(enqueue) });
     }
     return timings;
@@ -103,7 +104,7 @@ export class CudaProgram implements Program {
     this.host.enter();
     this.host.driver.call("cuGraphExecDestroy", this.#graph);
     this.#graph = null;
-    this.releaseCounters();
+    this.releaseShared();
     this.host.forget(this);
   }
 }

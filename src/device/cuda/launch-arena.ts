@@ -2,6 +2,12 @@ import type { CudaEntry, KernelSource } from "../device.ts";
 import type { CudaDriver } from "./driver.ts";
 import type { NativeMemory } from "./library.ts";
 
+/** Device addresses of what the launches of a program share. */
+export interface SharedMemory {
+  readonly scratch: bigint;
+  readonly counters: bigint;
+}
+
 /** A launch with the addresses that its kernel gets. */
 export interface CudaLaunch {
   readonly source: KernelSource;
@@ -11,8 +17,6 @@ export interface CudaLaunch {
   readonly grid: number;
   /** Device addresses, in the order of the source's buffers. */
   readonly addresses: readonly bigint[];
-  /** Address of the counters; 0 where the kernel has none. */
-  readonly counters: bigint;
   readonly scalars: readonly number[];
 }
 
@@ -54,8 +58,8 @@ export class LaunchArena {
   }
 
   /** Enqueues `launch` on `stream`. */
-  launch(launch: CudaLaunch, stream: bigint): void {
-    const bytes = this.#writeParameters(launch);
+  launch(launch: CudaLaunch, shared: SharedMemory, stream: bigint): void {
+    const bytes = this.#writeParameters(launch, shared);
     this.#word64(PARAMETER_BYTES, BigInt(bytes));
     this.#word64(EXTRA, BUFFER_POINTER);
     this.#word64(EXTRA + 8, this.#base);
@@ -83,14 +87,15 @@ export class LaunchArena {
     });
   }
 
-  #writeParameters(launch: CudaLaunch): number {
+  #writeParameters(launch: CudaLaunch, shared: SharedMemory): number {
     let at = 0;
     for (const map of launch.entry.tensorMaps ?? []) {
       this.#encodeTensorMap(at, map, launch.addresses[map.buffer] ?? 0n);
       at += TENSOR_MAP;
     }
-    const pointers = launch.entry.counters === undefined ? [] : [launch.counters];
-    for (const address of [...launch.addresses, ...pointers]) {
+    const scratch = launch.entry.scratchBytes === undefined ? [] : [shared.scratch];
+    const counters = launch.entry.counters === undefined ? [] : [shared.counters];
+    for (const address of [...launch.addresses, ...scratch, ...counters]) {
       this.#word64(at, address);
       at += 8;
     }

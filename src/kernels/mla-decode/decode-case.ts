@@ -1,4 +1,7 @@
+import { decodeToF32 } from "../../base/convert.ts";
+import { bytesPerElement } from "../../base/dtypes.ts";
 import { createRandom } from "../../base/random.ts";
+import type { Device } from "../../device/device.ts";
 import type { CaseMemory } from "../common/cases/case-memory.ts";
 import { compareRows, sampleRows } from "../common/cases/compare.ts";
 import type { Finding, KernelCase, PreparedCase, Tolerance } from "../common/cases/kernel-case.ts";
@@ -9,6 +12,7 @@ import {
   makeDecodeInputs,
   uploadDecodeInputs,
 } from "./decode-inputs.ts";
+import { type MlaDecodeCudaOptions, queryDtypeOn } from "./mla-decode.cuda.ts";
 import { mlaDecode } from "./mla-decode.ts";
 
 /** A decode, what it is about, and how near it must come. */
@@ -17,19 +21,53 @@ export interface DecodeCase extends DecodeShape, Pick<KernelCase, "group" | "isQ
   readonly name: string;
   /** Multiply-adds that its truth may take: how many rows are compared follows from it. */
   readonly truthBudget: number;
-  readonly tolerances: { readonly out: Tolerance; readonly lse: Tolerance };
+  readonly tolerances: DecodeTolerances;
+  /** The same for kernels that take q, multiply probabilities and give out in 16 bits. */
+  readonly tolerances16: DecodeTolerances;
 }
+
+/** How near each output must come. */
+export interface DecodeTolerances {
+  readonly out: Tolerance;
+  readonly lse: Tolerance;
+}
+
+/**
+ * The tolerances of the public test suite of this operation (16-bit in and out, inputs clamped normal/10): a value passes
+ * within the absolute or the relative one, and the cosine is judged over all values of out.
+ */
+export const publicTolerances: DecodeTolerances = {
+  out: { absolute: 8e-4, relative: 2.01 / 128, cosine: 5e-6 },
+  lse: { absolute: 1e-6, relative: 8.01 / 65536 },
+};
 
 const LEAST_ROWS = 6;
 const MOST_ROWS = 512;
 
+/** The ways to run it on a device: GPUs have several kernels, and all must be right. */
+function waysOn(device: Device): { name: string; cuda?: MlaDecodeCudaOptions }[] {
+  if (device.kind !== "cuda") return [{ name: "" }];
+  return [
+    { name: "" },
+    { name: " (portable)", cuda: { variant: "portable" } },
+    { name: " (split at 128)", cuda: { splitTokens: 128 } },
+  ];
+}
+
 async function runDecode(memory: CaseMemory, shape: DecodeCase, inputs: DecodeInputs) {
-  const partial = uploadDecodeInputs(memory, shape, inputs);
+  const dtype = queryDtypeOn(memory.device.kind, inputs.cache.dtype);
+  const partial = uploadDecodeInputs(memory, shape, inputs, dtype);
   const rows = partial.batch * partial.sQ * partial.heads;
-  const out = memory.reserve("out", rows * partial.latentWidth * 4);
-  const lse = memory.reserve("lse", rows * 4);
-  await memory.run((launch) => mlaDecode(launch, { ...partial, out, lse }));
-  return { out: await memory.readFloats(out), lse: await memory.readFloats(lse) };
+  const results: { name: string; out: Float32Array; lse: Float32Array }[] = [];
+  for (const { name, cuda } of waysOn(memory.device)) {
+    const out = memory.reserve("out", rows * partial.latentWidth * bytesPerElement(dtype));
+    const lse = memory.reserve("lse", rows * 4);
+    const types = { qDtype: dtype, outDtype: dtype, ...(cuda === undefined ? {} : { cuda }) };
+    await memory.run((launch) => mlaDecode(launch, { ...partial, ...types, out, lse }));
+    const values = decodeToF32(new Uint8Array(await memory.device.read(out, 0, out.bytes)), dtype);
+    results.push({ name, out: values, lse: await memory.readFloats(lse) });
+  }
+  return results;
 }
 
 function chooseRows({ seed, sQ, heads, truthBudget }: DecodeCase, { cache }: DecodeInputs): number[] {
@@ -51,17 +89,18 @@ function prepare(shape: DecodeCase): PreparedCase {
   const common = { liveRows: lengths.length * sQ * heads, rows };
   return {
     async check(memory): Promise<Finding[]> {
-      const actual = await runDecode(memory, shape, inputs);
-      return [
+      const results = await runDecode(memory, shape, inputs);
+      const { out, lse } = memory.device.kind === "cuda" ? shape.tolerances16 : tolerances;
+      return results.flatMap((actual) => [
         compareRows({
-          ...{ ...common, output: "out", actual: actual.out, expected: truth.out, width: latentWidth },
-          ...{ tolerance: tolerances.out, constantOf: whereEmpty(0) },
+          ...{ ...common, output: `out${actual.name}`, actual: actual.out, expected: truth.out },
+          ...{ tolerance: out, constantOf: whereEmpty(0), width: latentWidth },
         }),
         compareRows({
-          ...{ ...common, output: "lse", actual: actual.lse, expected: truth.lse, width: 1 },
-          ...{ tolerance: tolerances.lse, constantOf: whereEmpty(Number.POSITIVE_INFINITY) },
+          ...{ ...common, output: `lse${actual.name}`, actual: actual.lse, expected: truth.lse },
+          ...{ tolerance: lse, constantOf: whereEmpty(Number.POSITIVE_INFINITY), width: 1 },
         }),
-      ];
+      ]);
     },
   };
 }

@@ -1,3 +1,5 @@
+import { encodeFromF32 } from "../../base/convert.ts";
+import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import { createRandom, type Random } from "../../base/random.ts";
 import type { CaseMemory } from "../common/cases/case-memory.ts";
 import type { PagedCache } from "../common/cases/paged-cache.ts";
@@ -97,11 +99,12 @@ export function decodeTruth(
   return { out, lse };
 }
 
-/** The inputs in device memory, poison past the sequences in use, as the split stage takes them. */
+/** The inputs in device memory, q in `qDtype`, poison past the sequences in use, as the split stage takes them. */
 export function uploadDecodeInputs(
   memory: CaseMemory,
   { sQ, heads, mask, softmaxScale, spareSequences }: DecodeShape,
   { cache, q, indices }: DecodeInputs,
+  qDtype: WeightDType = "f32",
 ): MlaDecodePartialArguments {
   const { lengths, latentWidth, ropeWidth, maxLen, maxPages, dtype, pageSize } = cache;
   const batch = lengths.length + spareSequences;
@@ -117,7 +120,11 @@ export function uploadDecodeInputs(
         };
   const args = {
     ...{ ...sizes, ...tokens, softmaxScale },
-    q: memory.upload("q", q, batch * sQ * heads * (latentWidth + ropeWidth) * 4),
+    q: memory.upload(
+      "q",
+      encodeFromF32(q, qDtype),
+      batch * sQ * heads * (latentWidth + ropeWidth) * bytesPerElement(qDtype),
+    ),
     cache: { buffer: memory.upload("cache", cache.bytes), dtype, pageSize },
     workspace: memory.reserve("workspace", mlaDecodeWorkspaceBytes(sizes)),
   };

@@ -1,4 +1,5 @@
-import { checkFinite, checkInteger } from "../../base/checks.ts";
+import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
+import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import type { LatentCache } from "../common/latent-cache.ts";
 import { latentCachePages, latentDtypeCode, latentEntryBytes } from "../common/latent-cache.ts";
@@ -9,6 +10,7 @@ import {
   mlaDecodeWorkspaceBytes,
 } from "../common/mla-partials.ts";
 import { checkBytes } from "../common/weight.ts";
+import { enqueueCuda, type MlaDecodeCudaOptions } from "./mla-decode.cuda.ts";
 
 /** Which tokens each query token sees: its sequence's, or those that `indices` names. */
 export type MlaDecodeTokens =
@@ -30,11 +32,11 @@ export type MlaDecodeTokens =
 /** One record per launch of `mlaDecodePartial`. */
 export type MlaDecodePartialArguments = MlaDecodeSizes &
   MlaDecodeTokens & {
-    /** f32 [batch, sQ, heads, latentWidth + ropeWidth], absorbed. */
+    /** f32 [batch, sQ, heads, latentWidth + ropeWidth], absorbed; `mlaDecode` knows other element types. */
     readonly q: DeviceBuffer;
     readonly cache: LatentCache;
     readonly softmaxScale: number;
-    /** At least `mlaDecodeWorkspaceBytes` bytes. */
+    /** At least `mlaDecodeWorkspaceBytes` bytes; the Hopper kernels do not use it, whatever its size. */
     readonly workspace: DeviceBuffer;
     /** i32 [1]: sequences in use; later ones are neither read nor written. Default: all. */
     readonly batchCount?: DeviceBuffer;
@@ -42,8 +44,14 @@ export type MlaDecodePartialArguments = MlaDecodeSizes &
 
 /** One record per launch of `mlaDecode`. */
 export type MlaDecodeArguments = MlaDecodePartialArguments & {
-  /** f32 [batch, sQ, heads, latentWidth]; zeros for a row that sees no token. */
+  /** Element type of q; default f32. CUDA takes the cache's bf16 or f16, the CPU f32. */
+  readonly qDtype?: WeightDType;
+  /** [batch, sQ, heads, latentWidth]; zeros for a row that sees no token. */
   readonly out: DeviceBuffer;
+  /** Element type of out; default f32. CUDA also writes the cache's bf16 or f16. */
+  readonly outDtype?: WeightDType;
+  /** How CUDA runs it; for tests and measurements, and for results that do not depend on the batch. */
+  readonly cuda?: MlaDecodeCudaOptions;
   /** f32 [batch, sQ, heads]: natural log-sum-exp of the scaled scores, +∞ for a row that sees no token. */
   readonly lse: DeviceBuffer;
 };
@@ -86,12 +94,11 @@ const mergeKernel: KernelSource = {
   cpu: "mlaDecodeMerge",
 };
 
-function checkPartial(args: MlaDecodePartialArguments): void {
+function checkInputs(args: MlaDecodePartialArguments, qDtype: WeightDType): void {
   checkMlaDecodeSizes(args);
   checkFinite("softmaxScale", args.softmaxScale);
   const rows = args.batch * args.sQ * args.heads;
-  checkBytes("q", args.q, rows * (args.latentWidth + args.ropeWidth) * 4);
-  checkBytes("workspace", args.workspace, mlaDecodeWorkspaceBytes(args));
+  checkBytes("q", args.q, rows * (args.latentWidth + args.ropeWidth) * bytesPerElement(qDtype));
   if (args.mask === "indices") {
     checkBytes("indices", args.indices, args.batch * args.sQ * args.maxLen * 4);
     return;
@@ -106,7 +113,8 @@ function checkPartial(args: MlaDecodePartialArguments): void {
  * `mlaEpilogue`. Throws as it does.
  */
 export function mlaDecodePartial(launch: Launch, args: MlaDecodePartialArguments): void {
-  checkPartial(args);
+  checkInputs(args, "f32");
+  checkBytes("workspace", args.workspace, mlaDecodeWorkspaceBytes(args));
   const pages = latentCachePages(args.cache, args);
   const { splits, statsOffset } = mlaDecodeLayout(args);
   const sparse = args.mask === "indices";
@@ -145,8 +153,16 @@ export function mlaDecodePartial(launch: Launch, args: MlaDecodePartialArguments
  */
 export function mlaDecode(launch: Launch, args: MlaDecodeArguments): void {
   const rows = args.sQ * args.heads;
-  checkBytes("out", args.out, args.batch * rows * args.latentWidth * 4);
+  const { qDtype = "f32", outDtype = "f32" } = args;
+  checkBytes("out", args.out, args.batch * rows * args.latentWidth * bytesPerElement(outDtype));
   checkBytes("lse", args.lse, args.batch * rows * 4);
+  if (launch.target.kind === "cuda") {
+    checkInputs(args, qDtype);
+    enqueueCuda(launch, args);
+    return;
+  }
+  checkOneOf("qDtype", qDtype, ["f32"]);
+  checkOneOf("outDtype", outDtype, ["f32"]);
   mlaDecodePartial(launch, args);
   const { splits, statsOffset } = mlaDecodeLayout(args);
   const buffers = [args.workspace, args.batchCount ?? args.workspace, args.out, args.lse];

@@ -1,0 +1,191 @@
+// Hopper's barriers, bulk copies, clusters and warpgroup fences as functions.
+#pragma once
+#include <cuda.h>
+#include "wgmma.cuh"
+
+namespace flashmla {
+
+/** Bytes of one box: 64 rows of 64 16-bit values, 128-byte swizzle. */
+constexpr int BOX_BYTES = 64 * 128;
+
+// Barriers in shared memory -------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ void barrierInit(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+/** Makes initialised barriers visible to the copy engine and to the cluster. */
+__device__ __forceinline__ void barrierInitFence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+__device__ __forceinline__ void barrierArrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+__device__ __forceinline__ void barrierExpect(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+/** Arrives at the same barrier of the cluster's block `rank`. */
+__device__ __forceinline__ void barrierArriveAt(uint32_t barrier, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+      "}" ::"r"(barrier), "r"(rank) : "memory");
+}
+
+/** Waits for the phase of that parity to complete. */
+__device__ __forceinline__ void barrierWait(uint32_t barrier, int parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra finished;\n"
+      "bra again;\n"
+      "finished:\n"
+      "}" ::"r"(barrier), "r"(parity) : "memory");
+}
+
+/** The same, seeing what other blocks of the cluster wrote before they arrived. */
+__device__ __forceinline__ void barrierWaitCluster(uint32_t barrier, int parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra finished;\n"
+      "bra again;\n"
+      "finished:\n"
+      "}" ::"r"(barrier), "r"(parity) : "memory");
+}
+
+/** Meets `threads` threads at one of the 16 named barriers (0 is __syncthreads). */
+__device__ __forceinline__ void meet(int name, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+/** Arrives at a named barrier without waiting. */
+__device__ __forceinline__ void announce(int name, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+// Copies --------------------------------------------------------------------------------------------------------------
+
+/** Fetches the box at (column, row) of the mapped matrix; `barrier` counts its bytes. */
+__device__ __forceinline__ void copyBox(uint32_t target, const CUtensorMap* map, int column, int row, uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+                   target),
+               "l"(map), "r"(column), "r"(row), "r"(barrier)
+               : "memory");
+}
+
+__device__ __forceinline__ void prefetchMap(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/** Orders this thread's stores to shared memory before the tensor cores' and the copy engine's accesses. */
+__device__ __forceinline__ void fenceForAsync() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/** Address of 16-byte unit `chunk` of row `row` in a box whose rows are 128 bytes, swizzled. */
+__device__ __forceinline__ uint32_t swizzled(uint32_t box, int row, int chunk) {
+  return box + row * 128 + ((chunk ^ (row & 7)) << 4);
+}
+
+__device__ __forceinline__ void storeShared16(uint32_t address, uint4 value) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x), "r"(value.y), "r"(value.z),
+               "r"(value.w)
+               : "memory");
+}
+
+// Clusters ------------------------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ int clusterRank() {
+  int rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+__device__ __forceinline__ int clusterSize() {
+  int size;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  return size;
+}
+
+__device__ __forceinline__ void clusterArrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+
+__device__ __forceinline__ void clusterWait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+/** The address of `address` in the shared memory of the cluster's block `rank`. */
+__device__ __forceinline__ uint32_t remoteAddress(uint32_t address, int rank) {
+  uint32_t remote;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+  return remote;
+}
+
+__device__ __forceinline__ float4 loadRemote4(uint32_t address) {
+  float4 v;
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
+__device__ __forceinline__ float2 loadRemote2(uint32_t address) {
+  float2 v;
+  asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
+  return v;
+}
+
+// Warpgroups ----------------------------------------------------------------------------------------------------------
+
+/** Descriptor of an operand in boxes with 128-byte swizzle; `groupBytes` from one 64-wide group to the next where transposed. */
+__device__ __forceinline__ uint64_t describe(uint32_t address, uint32_t groupBytes = 16) {
+  return static_cast<uint64_t>((address & 0x3ffff) >> 4) | static_cast<uint64_t>(groupBytes >> 4) << 16 |
+         static_cast<uint64_t>(1024 >> 4) << 32 | 1ull << 62;
+}
+
+__device__ __forceinline__ void warpgroupArrive() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+__device__ __forceinline__ void warpgroupCommit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+template <int pending> __device__ __forceinline__ void warpgroupWait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+}
+
+/** A value that is the same in all lanes of the warp, so that the compiler knows it. */
+__device__ __forceinline__ int uniform(int value) { return __shfl_sync(~0u, value, 0); }
+
+/** Lowers this warpgroup's registers a thread. */
+template <int count> __device__ __forceinline__ void giveRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count));
+}
+
+/** Raises them. */
+template <int count> __device__ __forceinline__ void takeRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
+}
+
+/** Keeps the compiler from moving accesses of `values` across this point. */
+template <int length> __device__ __forceinline__ void pin(float (&values)[length]) {
+#pragma unroll
+  for (int i = 0; i < length; i++) asm volatile("" : "+f"(values[i])::"memory");
+}
+
+/** Stores two 8×8 matrices of 16-bit values, transposed; lanes 0–15 give the rows' addresses. */
+__device__ __forceinline__ void storeMatricesTransposed(uint32_t address, uint32_t a, uint32_t b) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(address), "r"(a), "r"(b) : "memory");
+}
+
+/** Stores four 8×8 matrices of 16-bit values; lane l gives the address of row l % 8 of matrix l / 8. */
+__device__ __forceinline__ void storeMatrices(uint32_t address, const uint32_t (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(r[0]), "r"(r[1]),
+               "r"(r[2]), "r"(r[3])
+               : "memory");
+}
+
+}  // namespace flashmla

@@ -1,0 +1,150 @@
+import { isPowerOfTwo } from "../../base/integers.ts";
+import type { DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
+import type { CudaDecode } from "./mla-decode.cuda.ts";
+
+/** Cached tokens a tile. */
+const TILE = 64;
+/** Sequences at most: the kernels keep their lengths in shared memory. */
+const MOST_BATCH = 512;
+/** Query rows of the few-rows kernel's builds, by latent width. */
+const fewRows: Readonly<Record<number, readonly number[]>> = { 256: [16, 32], 512: [8, 16, 32] };
+/** Rows a block of the many-rows kernel. */
+const MANY_ROWS = 64;
+/** Bytes for a schedule, barriers and statistics, beside tiles and queries. */
+const BOOKKEEPING = 8192;
+
+/** How the work lies on the GPU. */
+export interface HopperPlan {
+  /** Query rows a block, padding included. */
+  readonly rowsABlock: number;
+  readonly rowBlocks: number;
+  /** Blocks a cluster. */
+  readonly cluster: number;
+  /** Clusters that share the tokens, for each block of rows. */
+  readonly groups: number;
+  readonly splitTiles: number;
+  readonly leastTiles: number;
+  /** Partial results that can wait for their merge. */
+  readonly slots: number;
+}
+
+/** What keeps the Hopper kernels from running this, in words; null when nothing does. */
+export function takesHopper({ args }: CudaDecode, limits: DeviceLimits): string | null {
+  if (!limits.features.has("sm_90")) return "a GPU other than Hopper";
+  if (args.mask === "indices") return "indices";
+  if (args.latentWidth < 256 || args.ropeWidth !== 64)
+    return `widths ${args.latentWidth} and ${args.ropeWidth}`;
+  if (args.cache.pageSize < 16 || !isPowerOfTwo(args.cache.pageSize))
+    return `pages of ${args.cache.pageSize}`;
+  return args.batch > MOST_BATCH ? `a batch of ${args.batch}` : null;
+}
+
+/** As many blocks a sequence as the GPU has to spare, so that most sequences are merged within one cluster. */
+function chooseCluster(sequences: number): number {
+  if (sequences <= 16) return 8;
+  if (sequences <= 32) return 4;
+  return sequences <= 66 ? 2 : 1;
+}
+
+/** Decides rows, clusters and splits from what is known when the step is recorded. */
+export function planHopper({ args, options, tableWidth }: CudaDecode, multiprocessors: number): HopperPlan {
+  const rows = args.sQ * args.heads;
+  const few = fewRows[args.latentWidth]?.find((most) => rows <= most);
+  const rowsABlock = few ?? MANY_ROWS;
+  const rowBlocks = Math.ceil(rows / rowsABlock);
+  const splitTiles = (options.splitTokens ?? 0) / TILE;
+  const cluster = options.cluster ?? (splitTiles > 0 ? 4 : chooseCluster(args.batch * rowBlocks));
+  // A cluster lies within one of the GPU's processing clusters of 16 or 18 multiprocessors.
+  const blocks = cluster > 2 ? Math.floor(multiprocessors / 16) * 16 : multiprocessors;
+  const groups = Math.max(1, Math.floor(blocks / (cluster * rowBlocks)));
+  const mostTiles = Math.max(1, Math.ceil((tableWidth * args.cache.pageSize) / TILE));
+  const slots = splitTiles > 0 ? args.batch * Math.ceil(mostTiles / splitTiles) : 2 * groups;
+  const leastTiles = options.leastTiles ?? cluster;
+  return { rowsABlock, rowBlocks, cluster, groups, splitTiles, leastTiles, slots };
+}
+
+function kernelOf({ args, dtype, pages }: CudaDecode, plan: HopperPlan, statsOffset: number): KernelSource {
+  const { rowsABlock, rowBlocks, cluster, slots } = plan;
+  const many = rowsABlock === MANY_ROWS;
+  const width = args.latentWidth + args.ropeWidth;
+  const stem = many ? "many-rows" : "few-rows";
+  const name = many
+    ? `ManyRows_${dtype}_${args.latentWidth}`
+    : `FewRows_${dtype}_${args.latentWidth}_${rowsABlock}`;
+  return {
+    name: `mla-decode.${stem}`,
+    buffers: ["q", "cache", "table", "lengths", "batchCount", "out", "lse"],
+    scalars: [
+      ...([
+        "batch",
+        "rows",
+        "heads",
+        "sQ",
+        "pageSize",
+        "tableWidth",
+        "causal",
+        "groups",
+        "rowBlocks",
+        "splitTiles",
+        "leastTiles",
+        "statsOffset",
+        "counted",
+        "outFloat",
+      ].map((label) => [label, "i32"]) as [string, "i32"][]),
+      ["softmaxScale", "f32"],
+    ],
+    cuda: {
+      module: `mla-decode.${stem}.sm90.cubin`,
+      function: `mlaDecode${name}`,
+      blockSize: 384,
+      sharedBytes:
+        2 * TILE * width * 2 + rowsABlock * width * 2 + (many ? 0 : 2 * rowsABlock * 128) + BOOKKEEPING,
+      cluster,
+      tensorMaps: [
+        {
+          buffer: 1,
+          rows: pages * args.cache.pageSize,
+          columns: width,
+          boxRows: Math.min(TILE, args.cache.pageSize),
+          boxColumns: 64,
+        },
+      ],
+      scratchBytes: 4 * (statsOffset + slots * rowBlocks * cluster * rowsABlock * 2),
+      counters: args.batch * rowBlocks * cluster,
+    },
+  };
+}
+
+/** One launch: schedule, attention and merge. */
+export function enqueueHopper(launch: Launch, decode: CudaDecode): void {
+  const { args, lengths } = decode;
+  const plan = planHopper(decode, launch.target.limits.computeUnits);
+  const statsOffset = plan.slots * plan.rowBlocks * plan.rowsABlock * args.latentWidth;
+  if (statsOffset > 2 ** 31 - 1) {
+    throw new RangeError(
+      `cuda.splitTokens: ${plan.slots} partial results are too many; take more tokens a split`,
+    );
+  }
+  launch(
+    kernelOf(decode, plan, statsOffset),
+    plan.groups * plan.rowBlocks * plan.cluster,
+    [args.q, args.cache.buffer, decode.table, lengths, args.batchCount ?? lengths, args.out, args.lse],
+    [
+      args.batch,
+      args.sQ * args.heads,
+      args.heads,
+      args.sQ,
+      args.cache.pageSize,
+      decode.tableWidth,
+      args.mask === "causal" ? 1 : 0,
+      plan.groups,
+      plan.rowBlocks,
+      plan.splitTiles,
+      plan.leastTiles,
+      statsOffset,
+      args.batchCount === undefined ? 0 : 1,
+      decode.outFloat ? 1 : 0,
+      args.softmaxScale,
+    ],
+  );
+}

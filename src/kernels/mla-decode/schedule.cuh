@@ -1,0 +1,335 @@
+// What the Hopper kernels share: each cluster derives its share of the work from the sequence lengths, and the partial results
+// of a cluster's blocks, then of the clusters that share a sequence, are merged within the same launch.
+#pragma once
+#include "../common/sm90.cuh"
+
+namespace flashmla {
+
+/** Cached tokens a tile. */
+constexpr int TILE = 64;
+/** Sequences at most: their lengths lie in shared memory. */
+constexpr int MOST_BATCH = 512;
+/** Two warpgroups compute. */
+constexpr int CONSUMERS = 256;
+constexpr int ALL_CONSUMERS = 3;
+
+struct Arguments {
+  const void *q, *cache;
+  const int *table, *lengths, *batchCount;
+  void* out;
+  float* lse;
+  float* scratch;
+  unsigned* counters;
+  /** rows: query rows of a sequence, sQ · heads; groups: clusters that share the tokens; rowBlocks: clusters a group. */
+  int batch, rows, heads, sQ, pageSize, tableWidth, causal, groups, rowBlocks;
+  /** Tiles a split, or 0 for equal shares; tiles a cluster takes at least; where statistics begin in scratch, in floats. */
+  int splitTiles, leastTiles, statsOffset, counted, outFloat;
+  float softmaxScale;
+};
+
+/** Work is numbered in units: tiles, or splits of fixed size. prefix[b] counts the units before sequence b. */
+struct Schedule {
+  int prefix[MOST_BATCH + 1];
+  int lengths[MOST_BATCH];
+  int lastArrived;
+};
+
+/** A piece of one sequence that a cluster works on in one go. */
+struct Item {
+  int sequence, firstTile, endTile, length, split, splits;
+};
+
+/** A cluster's walk over its units. */
+struct Cursor {
+  int unit, end, chunk, sequence;
+};
+
+__device__ __forceinline__ int ceilDivide(int a, int b) { return (a + b - 1) / b; }
+
+/** Fills the schedule; called by one warp. A sequence without tokens counts as one tile, so that its zeros get written. */
+__device__ __forceinline__ void buildSchedule(const Arguments& a, Schedule& schedule) {
+  const int lane = threadIdx.x % 32;
+  const int batch = a.counted ? min(a.batch, *a.batchCount) : a.batch;
+  int before = 0;
+  if (lane == 0) schedule.prefix[0] = 0;
+  for (int base = 0; base < a.batch; base += 32) {
+    const int b = base + lane;
+    int units = 0;
+    if (b < batch) {
+      const int length = max(0, min(a.lengths[b], a.tableWidth * a.pageSize));
+      units = max(1, ceilDivide(length, TILE));
+      if (a.splitTiles > 0) units = ceilDivide(units, a.splitTiles);
+      schedule.lengths[b] = length;
+    }
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int other = __shfl_up_sync(~0u, units, step);
+      if (lane >= step) units += other;
+    }
+    if (b < a.batch) schedule.prefix[b + 1] = before + units;
+    before += __shfl_sync(~0u, units, 31);
+  }
+}
+
+__device__ __forceinline__ Cursor openCursor(const Arguments& a, const Schedule& schedule, int group) {
+  const int total = schedule.prefix[a.batch];
+  const int least = a.splitTiles > 0 ? 1 : a.leastTiles;
+  Cursor cursor;
+  cursor.chunk = max(least, ceilDivide(total, a.groups));
+  cursor.unit = min(total, group * cursor.chunk);
+  cursor.end = min(total, cursor.unit + cursor.chunk);
+  int low = 0, high = a.batch;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (schedule.prefix[middle] <= cursor.unit) low = middle;
+    else high = middle;
+  }
+  cursor.sequence = low;
+  return cursor;
+}
+
+__device__ __forceinline__ bool nextItem(const Arguments& a, const Schedule& schedule, Cursor& cursor, Item& item) {
+  if (cursor.unit >= cursor.end) return false;
+  while (schedule.prefix[cursor.sequence + 1] <= cursor.unit) cursor.sequence++;
+  const int start = schedule.prefix[cursor.sequence], stop = schedule.prefix[cursor.sequence + 1];
+  item.sequence = cursor.sequence;
+  item.length = schedule.lengths[cursor.sequence];
+  if (a.splitTiles > 0) {
+    item.split = cursor.unit - start;
+    item.splits = stop - start;
+    item.firstTile = item.split * a.splitTiles;
+    item.endTile = min(item.firstTile + a.splitTiles, max(1, ceilDivide(item.length, TILE)));
+    cursor.unit++;
+    return true;
+  }
+  const int firstGroup = start / cursor.chunk, end = min(cursor.end, stop);
+  item.split = cursor.unit / cursor.chunk - firstGroup;
+  item.splits = (stop - 1) / cursor.chunk - firstGroup + 1;
+  item.firstTile = cursor.unit - start;
+  item.endTile = end - start;
+  cursor.unit = end;
+  return true;
+}
+
+/** Where the partial result of a split lies: a group has at most two unfinished sequences, its first and its last. */
+__device__ __forceinline__ int slotOf(const Arguments& a, const Schedule& schedule, const Cursor& cursor, const Item& item,
+                                      int split) {
+  const int start = schedule.prefix[item.sequence];
+  if (a.splitTiles > 0) return start + split;
+  return 2 * (start / cursor.chunk + split) + (split == 0 ? 1 : 0);
+}
+
+/** Tokens of the sequence that query row `row` sees. */
+__device__ __forceinline__ int visibleTokens(const Arguments& a, const Item& item, int row) {
+  return a.causal ? min(item.length, item.length - a.sQ + 1 + row / a.heads) : item.length;
+}
+
+/** Fetches one box column of a tile, page piece by page piece (pages are powers of two); what lies past the sequence is left as it is. */
+__device__ __forceinline__ void fetchBox(const Arguments& a, const CUtensorMap* map, const int* tableRow, int length,
+                                         int firstToken, int column, uint32_t target, uint32_t barrier) {
+  const int shift = 31 - __clz(a.pageSize), pieceShift = min(6, shift), pieceRows = 1 << pieceShift;
+  const int end = min(firstToken + TILE, length);
+  barrierExpect(barrier, (max(0, end - firstToken) + pieceRows - 1) >> pieceShift << (pieceShift + 7));
+#pragma unroll 1
+  for (int token = firstToken; token < end; token += pieceRows) {
+    const int row = (__ldg(tableRow + (token >> shift)) << shift) + (token & (a.pageSize - 1));
+    copyBox(target, map, column, row, barrier);
+    target += pieceRows * 128;
+  }
+}
+
+/** Where this block stands: its cluster's group and block of query rows, its rank and its cluster's size. */
+struct Place {
+  int group, rowBlock, rank, size;
+};
+
+__device__ __forceinline__ Place placeOf(const Arguments& a) {
+  Place place;
+  place.rank = clusterRank();
+  place.size = clusterSize();
+  const int cluster = blockIdx.x / place.size;
+  place.group = cluster / a.rowBlocks;
+  place.rowBlock = cluster % a.rowBlocks;
+  return place;
+}
+
+/** Queries of a row block into swizzled boxes of N rows; rows past the last are zeros. */
+template <typename T, int WIDTH, int N>
+__device__ __forceinline__ void loadQueries(const Arguments& a, const Place& place, int sequence, uint32_t target,
+                                            int thread) {
+  const int rows = a.rows - place.rowBlock * N;
+  const T* source = static_cast<const T*>(a.q) + (static_cast<size_t>(sequence) * a.rows + place.rowBlock * N) * WIDTH;
+  constexpr int CHUNKS = WIDTH / 8;
+#pragma unroll 4
+  for (int i = thread; i < N * CHUNKS; i += CONSUMERS) {
+    const int row = i / CHUNKS, chunk = i % CHUNKS;
+    uint4 value = make_uint4(0, 0, 0, 0);
+    if (row < rows) value = __ldg(reinterpret_cast<const uint4*>(source + row * WIDTH) + chunk);
+    storeShared16(swizzled(target + chunk / 8 * (N * 128), row, chunk % 8), value);
+  }
+}
+
+/** Zeros in a tile's latent values of rows from `from` on: memory past a sequence may hold NaN, and 0 · NaN is NaN. */
+__device__ __forceinline__ void clearRows(uint32_t tile, int boxes, int from, int thread) {
+  const int chunks = (TILE - from) * 8;
+  for (int i = thread; i < chunks * boxes; i += 128) {
+    storeShared16(tile + i / chunks * BOX_BYTES + from * 128 + i % chunks * 16, make_uint4(0, 0, 0, 0));
+  }
+}
+
+/** Tells every block of the cluster, from one thread a warpgroup, that this warpgroup is so far. */
+__device__ __forceinline__ void tellCluster(uint64_t& barrier, int group, int size) {
+  meet(1 + group, 128);
+  const int thread = threadIdx.x % 128;
+  if (thread < size) barrierArriveAt(sharedAddress(&barrier), thread);
+}
+
+/** Weighted sum of partial results that share a maximum. */
+struct Merged {
+  float4 value;
+  float top, sum;
+};
+
+/** `weights` times `value` added; a weight of 0 leaves out values that were never written. */
+__device__ __forceinline__ void addWeighted(float4& total, float weight, const float4& value) {
+  if (weight == 0.f) return;
+  total.x += weight * value.x;
+  total.y += weight * value.y;
+  total.z += weight * value.z;
+  total.w += weight * value.w;
+}
+
+/** The results of the cluster's blocks for one row and 4 columns: `parts` of them a block, all in shared memory. */
+template <int parts, int ROWS>
+__device__ __forceinline__ Merged mergeCluster(int size, const uint32_t (&values)[parts], uint32_t stats, int row) {
+  float4 value[8][parts];
+  float2 stat[8][parts];
+  Merged merged = {make_float4(0.f, 0.f, 0.f, 0.f), NEGATIVE_INFINITY, 0.f};
+#pragma unroll
+  for (int r = 0; r < 8; r++) {
+#pragma unroll
+    for (int p = 0; p < parts; p++) {
+      stat[r][p] = make_float2(NEGATIVE_INFINITY, 0.f);
+      if (r < size) {
+        stat[r][p] = loadRemote2(remoteAddress(stats + (p * ROWS + row) * 8, r));
+        value[r][p] = loadRemote4(remoteAddress(values[p], r));
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 8; r++) {
+#pragma unroll
+    for (int p = 0; p < parts; p++) {
+      if (stat[r][p].y > 0.f) merged.top = fmaxf(merged.top, stat[r][p].x);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 8; r++) {
+#pragma unroll
+    for (int p = 0; p < parts; p++) {
+      if (r >= size || !(stat[r][p].y > 0.f)) continue;
+      const float weight = exp2Fast(stat[r][p].x - merged.top);
+      merged.sum += weight * stat[r][p].y;
+      addWeighted(merged.value, weight, value[r][p]);
+    }
+  }
+  return merged;
+}
+
+/** Writes 4 columns of an output row, and its log-sum-exp where `withLse` says so. */
+template <typename T>
+__device__ __forceinline__ void writeRow(const Arguments& a, size_t row, int latent, int column, const Merged& m,
+                                         bool withLse) {
+  const float inverse = m.sum > 0.f ? 1.f / m.sum : 0.f;
+  const float4 v = make_float4(m.value.x * inverse, m.value.y * inverse, m.value.z * inverse, m.value.w * inverse);
+  const size_t at = row * latent + column;
+  if (a.outFloat) {
+    *reinterpret_cast<float4*>(static_cast<float*>(a.out) + at) = v;
+  } else {
+    *reinterpret_cast<uint2*>(static_cast<T*>(a.out) + at) = make_uint2(pack<T>(v.x, v.y), pack<T>(v.z, v.w));
+  }
+  if (withLse) a.lse[row] = m.sum > 0.f ? (m.top + log2f(m.sum)) * LN_2 : -NEGATIVE_INFINITY;
+}
+
+/** Scratch for the partial results of split `split`: ROWS × D_C values, and statistics of each rank's columns. */
+template <int ROWS, int D_C> struct Partial {
+  float* values;
+  float2* stats;
+
+  __device__ __forceinline__ Partial(const Arguments& a, const Place& place, int slot) {
+    const size_t index = static_cast<size_t>(slot) * a.rowBlocks + place.rowBlock;
+    values = a.scratch + index * ROWS * D_C;
+    stats = reinterpret_cast<float2*>(a.scratch + a.statsOffset) + (index * place.size + place.rank) * ROWS;
+  }
+};
+
+/**
+ * Announces that this block's columns of a split are written, and says whether it came last of the `splits`. The counter
+ * is back at 0 after the last.
+ */
+__device__ __forceinline__ bool arriveLast(const Arguments& a, const Place& place, const Item& item, Schedule& schedule,
+                                           int thread) {
+  __threadfence();
+  meet(ALL_CONSUMERS, CONSUMERS);
+  if (thread == 0) {
+    const int counter = (item.sequence * a.rowBlocks + place.rowBlock) * place.size + place.rank;
+    schedule.lastArrived = atomicInc(a.counters + counter, item.splits - 1) == item.splits - 1;
+    __threadfence();
+  }
+  meet(ALL_CONSUMERS, CONSUMERS);
+  return schedule.lastArrived != 0;
+}
+
+/** Merges all splits of a sequence for this block's columns, in the order of the splits. */
+template <typename T, int ROWS, int D_C>
+__device__ __forceinline__ void mergeSplits(const Arguments& a, const Schedule& schedule, const Cursor& cursor,
+                                            const Place& place, const Item& item, int thread) {
+  const int columns = D_C / place.size, quads = columns / 4;
+  const int rows = min(ROWS, a.rows - place.rowBlock * ROWS);
+  for (int i = thread; i < rows * quads; i += CONSUMERS) {
+    const int row = i / quads, column = place.rank * columns + i % quads * 4;
+    Merged merged = {make_float4(0.f, 0.f, 0.f, 0.f), NEGATIVE_INFINITY, 0.f};
+    for (int s = 0; s < item.splits; s++) {
+      const Partial<ROWS, D_C> partial(a, place, slotOf(a, schedule, cursor, item, s));
+      const float2 stat = __ldcg(partial.stats + row);
+      if (stat.y > 0.f) merged.top = fmaxf(merged.top, stat.x);
+    }
+#pragma unroll 4
+    for (int s = 0; s < item.splits; s++) {
+      const Partial<ROWS, D_C> partial(a, place, slotOf(a, schedule, cursor, item, s));
+      const float2 stat = __ldcg(partial.stats + row);
+      const float4 value = __ldcg(reinterpret_cast<const float4*>(partial.values + row * D_C + column));
+      const float weight = stat.y > 0.f ? exp2Fast(stat.x - merged.top) : 0.f;
+      merged.sum += weight * stat.y;
+      addWeighted(merged.value, weight, value);
+    }
+    const size_t target = static_cast<size_t>(item.sequence) * a.rows + place.rowBlock * ROWS + row;
+    writeRow<T>(a, target, D_C, column, merged, place.rank == 0 && i % quads == 0);
+  }
+}
+
+/** Finishes an item once every block of the cluster has its results in shared memory: each rank takes its columns. */
+template <typename T, int ROWS, int D_C, int parts>
+__device__ __forceinline__ void finishItem(const Arguments& a, Schedule& schedule, const Cursor& cursor, const Place& place,
+                                           const Item& item, const uint32_t (&results)[parts], int pitch, uint32_t stats,
+                                           int thread) {
+  const int columns = D_C / place.size, quads = columns / 4;
+  const int rows = min(ROWS, a.rows - place.rowBlock * ROWS);
+  for (int i = thread; i < rows * quads; i += CONSUMERS) {
+    const int row = i / quads, column = place.rank * columns + i % quads * 4;
+    uint32_t values[parts];
+#pragma unroll
+    for (int p = 0; p < parts; p++) values[p] = results[p] + (row * pitch + column) * 4;
+    const Merged merged = mergeCluster<parts, ROWS>(place.size, values, stats, row);
+    if (item.splits == 1) {
+      const size_t target = static_cast<size_t>(item.sequence) * a.rows + place.rowBlock * ROWS + row;
+      writeRow<T>(a, target, D_C, column, merged, place.rank == 0 && i % quads == 0);
+      continue;
+    }
+    const Partial<ROWS, D_C> partial(a, place, slotOf(a, schedule, cursor, item, item.split));
+    __stcg(reinterpret_cast<float4*>(partial.values + row * D_C + column), merged.value);
+    if (i % quads == 0) __stcg(partial.stats + row, make_float2(merged.top, merged.sum));
+  }
+}
+
+}  // namespace flashmla
