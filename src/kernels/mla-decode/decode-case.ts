@@ -1,5 +1,5 @@
 import { decodeToF32 } from "../../base/convert.ts";
-import { bytesPerElement } from "../../base/dtypes.ts";
+import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import { createRandom } from "../../base/random.ts";
 import type { Device } from "../../device/device.ts";
 import type { CaseMemory } from "../common/cases/case-memory.ts";
@@ -58,14 +58,14 @@ async function runDecode(memory: CaseMemory, shape: DecodeCase, inputs: DecodeIn
   const dtype = queryDtypeOn(memory.device.kind, inputs.cache.dtype);
   const partial = uploadDecodeInputs(memory, shape, inputs, dtype);
   const rows = partial.batch * partial.sQ * partial.heads;
-  const results: { name: string; out: Float32Array; lse: Float32Array }[] = [];
+  const results: { name: string; dtype: WeightDType; out: Float32Array; lse: Float32Array }[] = [];
   for (const { name, cuda } of waysOn(memory.device)) {
     const out = memory.reserve("out", rows * partial.latentWidth * bytesPerElement(dtype));
     const lse = memory.reserve("lse", rows * 4);
     const types = { qDtype: dtype, outDtype: dtype, ...(cuda === undefined ? {} : { cuda }) };
     await memory.run((launch) => mlaDecode(launch, { ...partial, ...types, out, lse }));
     const values = decodeToF32(new Uint8Array(await memory.device.read(out, 0, out.bytes)), dtype);
-    results.push({ name, out: values, lse: await memory.readFloats(lse) });
+    results.push({ name, dtype, out: values, lse: await memory.readFloats(lse) });
   }
   return results;
 }
@@ -94,7 +94,7 @@ function prepare(shape: DecodeCase): PreparedCase {
       return results.flatMap((actual) => [
         compareRows({
           ...{ ...common, output: `out${actual.name}`, actual: actual.out, expected: truth.out },
-          ...{ tolerance: out, constantOf: whereEmpty(0), width: latentWidth },
+          ...{ tolerance: out, constantOf: whereEmpty(0), width: latentWidth, storedAs: actual.dtype },
         }),
         compareRows({
           ...{ ...common, output: `lse${actual.name}`, actual: actual.lse, expected: truth.lse },

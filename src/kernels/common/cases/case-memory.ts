@@ -3,9 +3,6 @@ import type { Device, DeviceBuffer, Launch } from "../../../device/device.ts";
 import type { WeightMatrix } from "../weight.ts";
 import type { StoredMatrix } from "./stored.ts";
 
-/** The bits of a float32 that was never written: NaN. */
-export const POISON_BITS = 0xffffffff;
-
 /**
  * Memory of one case on a device that was opened with `poison`: every byte that a case does not fill is 0xff, a NaN in every
  * float format, so that whatever reads it shows.

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { POISON_BITS } from "./case-memory.ts";
+import { decodeToF32 } from "../../../base/convert.ts";
 import { type ComparedRows, compareRows, sampleRows } from "./compare.ts";
 
 const tolerance = { absolute: 1e-3, relative: 1e-2, cosine: 1e-5 };
@@ -7,7 +7,7 @@ const tolerance = { absolute: 1e-3, relative: 1e-2, cosine: 1e-5 };
 /** Three live rows of two values and one poisoned row after them. */
 function compared(change: Partial<ComparedRows> = {}, edit: (actual: Float32Array) => void = () => {}) {
   const actual = new Float32Array(8);
-  new Uint32Array(actual.buffer).fill(POISON_BITS);
+  new Uint8Array(actual.buffer).fill(0xff);
   actual.set([1, 2, -3, 4, 50, 60]);
   edit(actual);
   const expected = [1, 2, -3, 4, 50, 60];
@@ -70,6 +70,14 @@ describe("compareRows", () => {
         "writes row 3 value 1, past the 3 rows in use",
       );
     }
+  });
+
+  it.each(["bf16", "f16", "fp8_e4m3"] as const)("knows untouched %s values, widened", (storedAs) => {
+    const bits = new Uint32Array(decodeToF32(new Uint8Array(4).fill(0xff), storedAs).buffer)[0]!;
+    const widened = (actual: Float32Array) => new Uint32Array(actual.buffer).fill(bits, 6);
+    expect(compared({ storedAs }, widened).problem).toBeNull();
+    expect(compared({}, widened).problem).toMatch(/^writes row 3/);
+    expect(compared({ storedAs }).problem).toMatch(/^writes row 3/);
   });
 
   it("fails a buffer that is too short", () => {

@@ -1,4 +1,4 @@
-import { POISON_BITS } from "./case-memory.ts";
+import { decodeToF32, type FloatDType } from "../../../base/convert.ts";
 import type { Finding, Tolerance } from "./kernel-case.ts";
 
 /** An output as the device left it, and what it should be. */
@@ -6,6 +6,8 @@ export interface ComparedRows {
   readonly output: string;
   /** All that the buffer holds, the rows past `liveRows` included. */
   readonly actual: Float32Array;
+  /** The type that the kernel wrote and `actual` was widened from; default f32. */
+  readonly storedAs?: FloatDType;
   /** Values of a row. */
   readonly width: number;
   /** Rows the kernel had to write; what follows must still be poison. */
@@ -29,9 +31,10 @@ interface Judged {
 const place = (index: number, width: number) => `row ${Math.floor(index / width)} value ${index % width}`;
 
 /** Rows past the live ones must be untouched. */
-function findOverrun({ actual, width, liveRows }: ComparedRows): string | null {
+function findOverrun({ actual, storedAs = "f32", width, liveRows }: ComparedRows): string | null {
+  const poison = new Uint32Array(decodeToF32(new Uint8Array(4).fill(0xff), storedAs).buffer)[0];
   const bits = new Uint32Array(actual.buffer, actual.byteOffset, actual.length);
-  const at = bits.subarray(liveRows * width).findIndex((word) => word !== POISON_BITS);
+  const at = bits.subarray(liveRows * width).findIndex((word) => word !== poison);
   if (at < 0) return null;
   return `writes ${place(liveRows * width + at, width)}, past the ${liveRows} rows in use`;
 }
