@@ -290,11 +290,12 @@ describe("a case that cannot be run: one sentence, exit code 1, nothing written"
     await expectRefused(["mla-encode", path], /no operation "mla-encode"; the operations are: mla-decode/);
   });
 
-  it("no place for the result: the case itself, or a folder that does not exist", async () => {
+  it("no place for the result: the case itself, a folder, or one that does not exist", async () => {
     const path = await save(small.tensors, small.metadata);
     const before = readFileSync(path);
     await expectRefused(["mla-decode", path], /is the case itself/, path);
     expect(readFileSync(path).equals(before)).toBe(true);
+    await expectRefused(["mla-decode", path], /is there and no file/, folder);
     await expectRefused(["mla-decode", path], /there is no folder/, join(folder, "no", "out.safetensors"));
     const { code, stderr } = await decode(path);
     expect(code).toBe(1);

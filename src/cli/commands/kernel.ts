@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { UserError } from "../../base/errors.ts";
@@ -56,6 +56,10 @@ function checkOut(out: string | undefined, path: string): void {
   }
   const folder = dirname(resolve(out));
   if (!existsSync(folder)) throw new UserError(`--out ${out}: there is no folder ${folder}; make it first.`);
+  // A rename would put a file in the place of a device such as /dev/null.
+  if (statSync(out, { throwIfNoEntry: false })?.isFile() === false) {
+    throw new UserError(`--out ${out} is there and no file; name a file.`);
+  }
 }
 
 async function write(out: string, outputs: readonly KernelOutput[]): Promise<void> {
