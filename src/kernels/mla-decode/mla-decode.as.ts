@@ -1,10 +1,9 @@
 import { mergeSplits } from "../common/attention-merge.as";
-import { accumulateBlock, dotBlock, LOWEST, softmaxStep } from "../common/attention-tile.as";
-import { latentEntrySize, loadLatentEntry } from "../common/latent.as";
+import { accumulateTile, LOWEST, packQueryPair, scoreTile, softmaxStep } from "../common/attention-tile.as";
+import { latentEntrySize } from "../common/latent.as";
+import { TILE, widenTile } from "../common/latent-tile.as";
 import { argFloat, argInt, argPointer } from "../common/simd.as";
 
-/** Tokens converted to float32 at once. */
-const TILE: i32 = 32;
 /** Tokens of a split at least; mla-decode.ts and the README explain. */
 const LEAST_SPLIT: i32 = 256;
 
@@ -15,21 +14,23 @@ const SPLITS = 14, ROW_BLOCK = 15, MODE = 16, SCALE = 17, STATS = 18, COUNTED = 
 /** Modes: all tokens, causal, the tokens that `indices` names. */
 const CAUSAL = 1, SPARSE = 2;
 
-/** Copies `rows` query rows, times scale·log2(e): scores come out in base 2. */
+/** Packs `rows` query rows in pairs, times scale·log2(e): scores come out in base 2. An odd last row is its own partner. */
 function loadQueries(q: usize, rows: i32, width: i32, scale: f32, target: usize): void {
   const factor = f32x4.splat(scale * <f32>1.4426950408889634);
-  const bytes = <usize>(rows * width) << 2;
-  for (let i: usize = 0; i < bytes; i += 16) v128.store(target + i, f32x4.mul(v128.load(q + i), factor));
+  const rowBytes = <usize>width << 2;
+  for (let i = 0; i < rows; i += 2) {
+    const row = q + <usize>i * rowBytes;
+    packQueryPair(row, i + 1 < rows ? row + rowBytes : row, width, factor, target + <usize>i * rowBytes);
+  }
 }
 
-/** Loads the wanted tokens among positions `from`…`to` of a table row; returns how many. */
-function loadTokens(args: usize, tableRow: usize, from: i32, to: i32, target: usize): i32 {
-  const latent = argInt(args, LATENT), rope = argInt(args, ROPE), dtype = argInt(args, DTYPE);
+/** Addresses of the wanted entries among positions `from`…`to` of a table row; returns how many. */
+function findEntries(args: usize, tableRow: usize, from: i32, to: i32, target: usize): i32 {
   const pageSize = argInt(args, PAGE_SIZE);
   const slots = <u32>(argInt(args, PAGES) * pageSize);
-  const entryBytes = latentEntrySize(dtype, latent, rope);
-  const stride = <usize>(latent + rope) << 2;
+  const entryBytes = latentEntrySize(argInt(args, DTYPE), argInt(args, LATENT), argInt(args, ROPE));
   const sparse = argInt(args, MODE) == SPARSE;
+  const cache = argPointer(args, CACHE);
   let count = 0;
   for (let t = from; t < to; t++) {
     let slot = 0;
@@ -39,8 +40,7 @@ function loadTokens(args: usize, tableRow: usize, from: i32, to: i32, target: us
     } else {
       slot = load<i32>(tableRow + (<usize>(t / pageSize) << 2)) * pageSize + (t % pageSize);
     }
-    const source = argPointer(args, CACHE) + <usize>slot * entryBytes;
-    loadLatentEntry(source, dtype, latent, rope, target + <usize>count * stride);
+    store<usize>(target + (<usize>count << 2), cache + <usize>slot * entryBytes);
     count++;
   }
   return count;
@@ -65,23 +65,24 @@ function maskScores(scores: usize, from: i32, to: i32): void {
 function attend(
   args: usize, tableRow: usize, length: i32, from: i32, to: i32, first: i32, rows: i32, q: usize, state: usize, out: usize,
 ): void {
-  const latent = argInt(args, LATENT);
-  const stride = <usize>(latent + argInt(args, ROPE)) << 2;
-  const scores = out + <usize>(argInt(args, ROW_BLOCK) * latent) * 4;
-  const keys = scores + <usize>(argInt(args, ROW_BLOCK) * TILE) * 4;
+  const latent = argInt(args, LATENT), rope = argInt(args, ROPE), rowBlock = <usize>argInt(args, ROW_BLOCK);
+  const scores = out + rowBlock * (<usize>latent << 2);
+  const entries = scores + rowBlock * (TILE << 2);
+  const tile = entries + (TILE << 2);
   const sparse = argInt(args, MODE) == SPARSE;
+  const pairs = (rows + 1) >> 1;
   for (let t = from; t < to; t += TILE) {
-    const count = loadTokens(args, tableRow, t, min(t + TILE, to), keys);
+    const count = findEntries(args, tableRow, t, min(t + TILE, to), entries);
     if (count == 0) continue;
     const padded = (count + 3) & ~3;
-    memory.fill(keys + <usize>count * stride, 0, <usize>(padded - count) * stride);
-    dotBlock(q, rows, keys, padded, stride, scores, TILE * 4);
+    widenTile(entries, count, argInt(args, DTYPE), latent, rope, tile);
+    scoreTile(q, pairs, tile, count, latent + rope, scores);
     for (let i = 0; i < rows; i++) {
       const row = scores + <usize>(i * TILE) * 4;
       maskScores(row, sparse ? count : min(count, visibleEnd(args, length, first + i) - t), padded);
       softmaxStep(row, padded, state + (<usize>i << 3), out + <usize>(i * latent) * 4, latent);
     }
-    accumulateBlock(scores, TILE * 4, rows, keys, stride, count, out, latent);
+    accumulateTile(scores, pairs, tile, count, latent, out);
   }
 }
 
@@ -124,10 +125,8 @@ export function mlaDecodePartial(args: usize, begin: i32, end: i32, scratch: usi
     }
     const firstResult = (sequence * splits + split) * totalRows + first;
     if (split * perSplit < to) {
-      const padded = (rows + 3) & ~3;
       loadQueries(argPointer(args, Q) + <usize>((sequence * totalRows + first) * width) * 4, rows, width, argFloat(args, SCALE), q);
-      memory.fill(out, 0, <usize>(padded * latent) * 4);
-      memory.fill(out + <usize>(rowBlock * latent + rows * TILE) * 4, 0, <usize>((padded - rows) * TILE) * 4);
+      memory.fill(out, 0, <usize>(((rows + 1) & ~1) * latent) * 4);
       attend(args, tableRow, length, split * perSplit, to, first, rows, q, state, out);
       memory.copy(argPointer(args, PARTIALS) + <usize>firstResult * <usize>latent * 4, out, <usize>(rows * latent) * 4);
     }
