@@ -205,7 +205,7 @@ describe("a case that cannot be run: one sentence, exit code 1, nothing written"
       "bytes of another length",
       replace("kv_cache", bytes),
       {},
-      /kv_cache must have .*656\], it has \[3, 4, 160\]/,
+      /kv_cache must have .*196\], it has \[3, 4, 160\]/,
     ],
     [
       "another rank",

@@ -1,9 +1,13 @@
 import { encodeFromF32 } from "../../base/convert.ts";
-import { fp8Entry } from "../../base/fp8-entry.ts";
 import type { Device } from "../../device/device.ts";
 import type { TensorInfo } from "../../formats/safetensors-header.ts";
 import { CaseMemory } from "../../kernels/common/cases/case-memory.ts";
-import { checkLatentWidths, type LatentDtype } from "../../kernels/common/latent-cache.ts";
+import {
+  checkLatentWidths,
+  type LatentDtype,
+  type LatentWidths,
+  latentEntryBytes,
+} from "../../kernels/common/latent-cache.ts";
 import { mlaDecodeWorkspaceBytes } from "../../kernels/common/mla-partials.ts";
 import { publicTolerances } from "../../kernels/mla-decode/decode-case.ts";
 import { queryDtypeOn } from "../../kernels/mla-decode/mla-decode.cuda.ts";
@@ -38,7 +42,7 @@ type DecodeTokens = { readonly maxLen: number } & (
 const floats = ["f32", "f16", "bf16"] as const;
 
 /** [pages, page_size, entry], with or without an axis of one head before the entry. */
-function readCache(file: KernelCaseFile, width: number) {
+function readCache(file: KernelCaseFile, widths: LatentWidths) {
   const cacheName = !file.has("kv_cache") && file.has("k_fp8_bytes") ? "k_fp8_bytes" : "kv_cache";
   const oneHead = file.shapeOf(cacheName).length === 4;
   const bytes = ["u8", "fp8_e4m3"] as const;
@@ -48,7 +52,7 @@ function readCache(file: KernelCaseFile, width: number) {
     axes: [...axes, "entry"],
   });
   const isFp8 = tensor.dtype === "u8" || tensor.dtype === "fp8_e4m3";
-  const entry = isFp8 ? fp8Entry.bytes : width;
+  const entry = isFp8 ? latentEntryBytes("fp8", widths) : widths.latentWidth + widths.ropeWidth;
   const [pages, pageSize] = file.tensor(cacheName, { dtypes: [tensor.dtype], axes: [...axes, entry] }).shape;
   if (file.count("page_size", pageSize) !== pageSize) {
     throw file.fail(
@@ -72,10 +76,7 @@ function readSizes(file: KernelCaseFile): DecodeSizes {
         "kv_lora_rank 128, 256 or 512 and 32 or 64 rotary values",
     );
   }
-  const cache = readCache(file, width);
-  if (cache.dtype === "fp8" && (latentWidth !== fp8Entry.latentWidth || ropeWidth !== fp8Entry.ropeWidth)) {
-    throw file.fail(`entries of 656 bytes hold 512 + 64 values, q has ${latentWidth} + ${ropeWidth}`);
-  }
+  const cache = readCache(file, { latentWidth, ropeWidth });
   const softmaxScale = file.number("softmax_scale");
   return { batch, sQ, heads, latentWidth, ropeWidth, ...cache, softmaxScale };
 }

@@ -27,7 +27,8 @@ Operations:
 
 A case of mla-decode is a safetensors file of these tensors (d_c = kv_lora_rank, d_r = rotary values):
   q              [b, s_q, h_q, d_c + d_r]          bf16, f16 or f32
-  kv_cache       [pages, page_size, d_c + d_r]     bf16, f16 or f32; or uint8 [pages, page_size, 656]: fp8 entries
+  kv_cache       [pages, page_size, d_c + d_r]     bf16, f16 or f32; or uint8 [pages, page_size, 656]: fp8 entries of
+                                                   512 + 64 values (d_c + d_c/32 + 2·d_r bytes for other widths)
   block_table    [b, max_pages]                    int32; entries past a sequence's pages may hold anything
   cache_seqlens  [b]                               int32: cached tokens, those of the queries included
   indices        [b, s_q, topk]                    int32: page · page_size + offset, −1 for none; in place of block_table
