@@ -1,8 +1,9 @@
 /**
  * Byte offsets in the control block that all threads share; `runtime.as.ts` holds the same numbers.
- * `generation` counts program starts, `status` is 0 running, 1 stop, 2 a thread trapped.
+ * `generation` counts program starts, `status` is 0 running, 1 stop, 2 a thread trapped, `spins` is how often a thread
+ * looks at a word before it sleeps on it.
  */
-export const control = { generation: 0, status: 16, bytes: 256 } as const;
+export const control = { generation: 0, status: 16, spins: 20, bytes: 256 } as const;
 
 /** Values of the control block's status word. */
 export const status = { running: 0, stop: 1, trapped: 2 } as const;

@@ -53,6 +53,27 @@ describe("CpuDevice", () => {
     },
   );
 
+  it.each([2, 3])("threads=%i: workers that fell asleep between runs take part again", async (threads) => {
+    const device = await opened({ threads });
+    const rows = 8;
+    const x = device.allocate(rows * 16, "x");
+    const weight = device.allocate(16, "weight");
+    const rowCount = device.allocate(4, "rowCount");
+    device.write(weight, new Float32Array(4).fill(1));
+    device.write(rowCount, new Int32Array([rows]));
+    const program = device.record((launch) => {
+      for (let i = 0; i < 3; i++) launch(rmsNormSource, rows, [x, weight, x, rowCount], [4, 0]);
+    });
+    for (let run = 1; run <= 4; run++) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      device.write(x, new Float32Array(rows * 4).fill(run));
+      program.run();
+      await program.idle();
+      const out = new Float32Array(await device.read(x, 0, rows * 16));
+      expect(out.every((value) => Math.abs(value - 1) < 1e-6)).toBe(true);
+    }
+  });
+
   it("poison fills fresh and reused memory with NaN", async () => {
     const device = await opened({ threads: 1, poison: true });
     const first = device.allocate(64, "a");

@@ -7,34 +7,54 @@ const PROGRAM: usize = 4; // address of the commands
 const COMMANDS: usize = 8; // how many
 const THREADS: usize = 12; // threads that take part, the caller included
 const STATUS: usize = 16; // 0 running, 1 stop, 2 a thread trapped
+const SPINS: usize = 20; // looks at a word before a thread goes to sleep on it
+const SLEEPERS: usize = 24; // threads asleep, so that nobody is woken in vain
 const NEXT_ITEM: usize = 64; // own cache line: the next item of the current command
 const ARRIVED: usize = 128; // threads that reached the barrier
 const PHASE: usize = 192; // counts barriers passed
 
 /** A command: kernel index, address of its arguments, items, items taken at once. */
 const COMMAND_BYTES: usize = 16;
-const SPINS: i32 = 4000;
+/** A thread that trapped never arrives, so a sleeper wakes every 50 ms to look at the status. */
+const LOOK: i64 = 50_000_000;
 
 type KernelFunction = (args: usize, begin: i32, end: i32, scratch: usize) => void;
 
-function barrier(control: usize, threads: i32): bool {
+function isStopped(control: usize): bool {
+  return atomic.load<i32>(control, STATUS) != 0;
+}
+
+/**
+ * Returns once the word at `offset` is no longer `value`, or the status says to stop. Looks for a while before it
+ * sleeps: a sleeper takes some 50 µs to wake, by which time the others would sleep too if they did not look for longer.
+ */
+function waitWhile(control: usize, offset: usize, value: i32, timeout: i64): void {
+  for (let i = load<i32>(control, SPINS); i > 0; i--) {
+    if (atomic.load<i32>(control + offset) != value) return;
+  }
+  atomic.add<i32>(control, 1, SLEEPERS);
+  while (atomic.load<i32>(control + offset) == value) {
+    if (isStopped(control)) break;
+    atomic.wait<i32>(control + offset, value, timeout);
+  }
+  atomic.sub<i32>(control, 1, SLEEPERS);
+}
+
+/** Adds one to the word at `offset` and wakes those who sleep on it. */
+function advance(control: usize, offset: usize): void {
+  atomic.add<i32>(control + offset, 1);
+  if (atomic.load<i32>(control, SLEEPERS) != 0) atomic.notify(control + offset, -1);
+}
+
+function barrier(control: usize, threads: i32): void {
   const phase = atomic.load<i32>(control, PHASE);
-  if (atomic.add<i32>(control, 1, ARRIVED) == threads - 1) {
-    atomic.store<i32>(control, 0, NEXT_ITEM);
-    atomic.store<i32>(control, 0, ARRIVED);
-    atomic.store<i32>(control, phase + 1, PHASE);
-    atomic.notify(control + PHASE, -1);
-    return atomic.load<i32>(control, STATUS) == 0;
+  if (atomic.add<i32>(control, 1, ARRIVED) != threads - 1) {
+    waitWhile(control, PHASE, phase, LOOK);
+    return;
   }
-  for (let i = 0; i < SPINS; i++) {
-    if (atomic.load<i32>(control, PHASE) != phase) return atomic.load<i32>(control, STATUS) == 0;
-  }
-  while (atomic.load<i32>(control, PHASE) == phase) {
-    // A thread that trapped never arrives, so the wait wakes to look at the status.
-    atomic.wait<i32>(control + PHASE, phase, 50_000_000);
-    if (atomic.load<i32>(control, STATUS) != 0) return false;
-  }
-  return atomic.load<i32>(control, STATUS) == 0;
+  atomic.store<i32>(control, 0, NEXT_ITEM);
+  atomic.store<i32>(control, 0, ARRIVED);
+  advance(control, PHASE);
 }
 
 /** Runs commands `first`…`first + count`; false when another thread failed or the device is closing. */
@@ -54,7 +74,8 @@ export function runCommands(control: usize, program: usize, count: i32, threads:
       if (begin >= items) break;
       call_indirect<void>(kernel, args, begin, min(begin + grain, items), scratch);
     }
-    if (!barrier(control, threads)) return false;
+    barrier(control, threads);
+    if (isStopped(control)) return false;
   }
   return true;
 }
@@ -65,25 +86,16 @@ export function runProgram(control: usize, program: usize, count: i32, threads: 
     atomic.store<i32>(control, <i32>program, PROGRAM);
     atomic.store<i32>(control, count, COMMANDS);
     atomic.store<i32>(control, threads, THREADS);
-    atomic.add<i32>(control, 1, GENERATION);
-    atomic.notify(control + GENERATION, -1);
+    advance(control, GENERATION);
   }
   return runCommands(control, program, count, threads, scratch);
 }
 
 /** A worker's life: waits for a generation after `seen`, runs it, until the status says stop. */
 export function workerLoop(control: usize, seen: i32, scratch: usize): void {
-  let generation = seen;
-  for (;;) {
-    for (let i = 0; i < SPINS; i++) {
-      if (atomic.load<i32>(control, GENERATION) != generation) break;
-    }
-    while (atomic.load<i32>(control, GENERATION) == generation) {
-      if (atomic.load<i32>(control, STATUS) != 0) return;
-      atomic.wait<i32>(control + GENERATION, generation, -1);
-    }
-    generation++;
-    if (atomic.load<i32>(control, STATUS) != 0) return;
+  for (let generation = seen; ; generation++) {
+    waitWhile(control, GENERATION, generation, -1);
+    if (isStopped(control)) return;
     const program = <usize>atomic.load<i32>(control, PROGRAM);
     if (!runCommands(control, program, atomic.load<i32>(control, COMMANDS), atomic.load<i32>(control, THREADS), scratch)) return;
   }

@@ -1,5 +1,6 @@
 import { UserError } from "../../base/errors.ts";
 import { COMMAND_BYTES, control, SCRATCH_BYTES, status } from "./control.ts";
+import { processorCount } from "./processors.ts";
 
 /** Exports of the kernel module that the runtime uses; every other export is a kernel. */
 interface RuntimeExports {
@@ -24,6 +25,12 @@ try {
 }
 `;
 
+/**
+ * How often a thread looks before it sleeps: for 0.3 ms where each thread has a processor, which is longer than another
+ * takes to wake (0.1 ms); hardly at all where a spinning thread would keep another from running.
+ */
+const SPINS = { alone: 100_000, crowded: 1000 } as const;
+
 interface PoolWorker {
   terminate(): Promise<unknown>;
 }
@@ -43,10 +50,12 @@ export class ThreadPool {
     module: WebAssembly.Module,
     threads: number,
     address: number,
+    spins: number,
   ) {
     this.threads = threads;
     this.#address = address;
     this.#words = new Int32Array(memory.buffer, address, control.bytes / 4);
+    this.#words[control.spins / 4] = spins;
     const instance = new WebAssembly.Instance(module, { env: { memory } });
     this.#runtime = instance.exports as unknown as RuntimeExports;
     const names = kernelNames(module);
@@ -69,7 +78,8 @@ export class ThreadPool {
     threads: number,
     address: number,
   ): Promise<ThreadPool> {
-    const pool = new ThreadPool(memory, module, threads, address);
+    const spins = threads <= (await processorCount()) ? SPINS.alone : SPINS.crowded;
+    const pool = new ThreadPool(memory, module, threads, address, spins);
     if (threads > 1) await pool.#startWorkers(memory, module);
     return pool;
   }
