@@ -20,6 +20,7 @@ const layers = {
   economics: 6,
   accuracy: 6,
   verify: 6,
+  "ai-sdk": 7,
   cli: 7,
 };
 const deviceApis = /\b(WebAssembly\.\w+|navigator\.gpu|GPUDevice|GPUBuffer|koffi)\b/;
