@@ -42,6 +42,23 @@ describe("cancellation", () => {
     },
   );
 
+  it.each([1, 2, 3, 6])("during call %i of the runner: the step goes on for the others", async (call) => {
+    const { engine, runner } = fakeEngine();
+    const controller = new AbortController();
+    let calls = 0;
+    runner.onCall = () => {
+      if (++calls === call) controller.abort(new Error("enough"));
+      return nextTurn();
+    };
+    const aborted = collect(engine.generate({ ...greedy, n: 2, signal: controller.signal }), 2);
+    const rejects = expect(aborted).rejects.toThrow("enough");
+    const [other] = await collect(engine.generate({ ...greedy, promptIds: [2, 2], maxTokens: 20 }));
+    await rejects;
+    expect(other!.tokenIds).toEqual(runner.alone([2, 2], 20));
+    expect(engine.statistics()).toMatchObject({ failedSteps: 0, finished: { abort: 2 } });
+    expectIdle(engine);
+  });
+
   it("by leaving the loop, and by a signal that was aborted before", async () => {
     const { engine } = fakeEngine();
     for await (const event of engine.generate({ ...greedy, n: 3 })) if (event.index === 1) break;

@@ -3,6 +3,7 @@ import { collect, fakeEngine, lettersOf } from "../../tests/fixtures/engine-fixt
 import type { FakeRunner } from "../../tests/fixtures/fake-runner.ts";
 import { createRandom } from "../base/random.ts";
 import type { Engine } from "./engine.ts";
+import { nextTurn } from "./next-turn.ts";
 import type { GenerateRequest } from "./request.ts";
 
 const greedy = { temperature: 0, ignoreEos: true } as const;
@@ -25,7 +26,7 @@ async function randomRequest(
   for await (const event of engine.generate(request)) {
     if (event.kind === "tokens") outputs[event.index]!.push(...event.tokenIds);
     if (++events > leaveAfter) return;
-    for (let turn = 0; isSlow && turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+    for (let turn = 0; isSlow && turn < 3; turn++) await nextTurn();
   }
   const expected = runner.alone(promptIds, maxTokens);
   for (const output of outputs) expect(output).toEqual(expected);
@@ -36,6 +37,8 @@ it.each([0, 3])(
   async (draftTokens) => {
     const { engine, runner } = fakeEngine({}, { maxUnreadTokens: 2, draftTokens, maxRunning: 6 });
     const random = createRandom(5 + draftTokens);
+    // Some calls take turns of the event loop, in which requests come and go.
+    runner.onCall = () => (random.integer(3) === 0 ? nextTurn() : undefined);
     const requests = Array.from({ length: 1500 }, () => (limit: number) => random.integer(limit));
     const clients = Array.from({ length: 12 }, async () => {
       for (let below = requests.pop(); below !== undefined; below = requests.pop()) {

@@ -2,7 +2,8 @@ import { PagedLatentCache } from "../cache/paged-latent-cache.ts";
 import { FairQueue } from "./fair-queue.ts";
 import { planStep, type StepLimits } from "./plan-step.ts";
 import { comparePrecedence, type Sequence } from "./sequence.ts";
-import type { DecodeWork, SequenceTokens, StepDraws, StepPlan } from "./step-plan.ts";
+import { settleStep } from "./settle-step.ts";
+import type { SequenceTokens, StepDraws, StepPlan } from "./step-plan.ts";
 
 /** Sizes a scheduler works with. */
 export interface SchedulerOptions extends StepLimits {
@@ -74,34 +75,17 @@ export class Scheduler {
 
   /**
    * Takes in what a step drew and returns the tokens it adds to its sequences, decodes first; the caller appends them,
-   * up to where a sequence ends. Guesses that were not drawn leave the cache.
+   * up to where a sequence ends.
    */
-  settle(plan: StepPlan, draws: StepDraws): SequenceTokens[] {
+  settle(plan: StepPlan, draws: StepDraws): readonly SequenceTokens[] {
     for (const { sequence } of plan.prefills) {
       if (this.#options.prefixReuse) this.cache.publish(sequence.cached!, sequence.promptIds);
     }
-    const decoded = plan.decodes.map((work, i) => ({
-      sequence: work.sequence,
-      tokenIds: this.#checkGuesses(work, draws.decodes[i]!),
-    }));
-    const prefilled = plan.prefills.map(({ sequence }, i) => {
-      const drawn = draws.prefills[i]!;
-      return { sequence, tokenIds: drawn === null ? [] : [drawn] };
-    });
-    const added = [...decoded, ...prefilled].filter(({ tokenIds }) => tokenIds.length > 0);
+    const { added, drafted, accepted } = settleStep(plan, draws, this.cache);
     for (const { sequence, tokenIds } of added) this.#queue.charge(sequence.client, tokenIds.length);
+    this.#draftedTokens += drafted;
+    this.#acceptedTokens += accepted;
     return added;
-  }
-
-  #checkGuesses({ sequence, tokenIds, drafts }: DecodeWork, drawn: readonly number[]): readonly number[] {
-    if (drafts === 0) return drawn;
-    const guesses = tokenIds.slice(-drafts);
-    let right = 0;
-    while (right < drafts && drawn[right] === guesses[right]) right++;
-    this.#draftedTokens += drafts;
-    this.#acceptedTokens += right;
-    this.cache.truncate(sequence.cached!, sequence.computed - (drafts - right));
-    return drawn.slice(0, right + 1);
   }
 
   /** Sequences whose output nobody reads leave the batch, with their pages; those read again queue up. */
