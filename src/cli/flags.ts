@@ -20,6 +20,13 @@ export function numberFlag(min: number, max = Number.POSITIVE_INFINITY): (text: 
   };
 }
 
+/** A commander parser for numbers above 0. */
+export function positiveFlag(text: string): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (Number.isFinite(value) && value > 0) return value;
+  throw new InvalidArgumentError("Expected a number above 0.");
+}
+
 /** A commander parser for comma-separated token ids. */
 export function idsFlag(text: string): number[] {
   const ids = text.split(",").map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : Number.NaN));

@@ -8,6 +8,7 @@ import { addDevicesCommand } from "./commands/devices.ts";
 import { addGenerateCommand } from "./commands/generate.ts";
 import { addKernelCommand } from "./commands/kernel.ts";
 import { addLogitsCommand } from "./commands/logits.ts";
+import { addPlanCommand } from "./commands/plan.ts";
 import { addServeCommand } from "./commands/serve.ts";
 import { addVerifyCommand } from "./commands/verify.ts";
 import { note, paintError } from "./output.ts";
@@ -35,6 +36,7 @@ function buildProgram(): Command {
   addBenchCommand(program);
   addKernelCommand(program);
   addVerifyCommand(program);
+  addPlanCommand(program);
   return program;
 }
 

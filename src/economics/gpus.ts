@@ -1,0 +1,56 @@
+import { readFileSync } from "node:fs";
+import { z } from "zod";
+import { errorMessage, UserError } from "../base/errors.ts";
+
+const source = z.object({ url: z.string().min(1), title: z.string().min(1), date: z.iso.date() });
+const gpuFields = z.object({
+  id: z.string().min(1),
+  name: z.string().min(1),
+  memoryGB: z.number().positive(),
+  bandwidthGBs: z.number().positive(),
+  bf16Tflops: z.number().positive(),
+  fp8Tflops: z.number().positive().nullable(),
+  linkGBs: z.number().positive(),
+  specSource: source,
+  pricePerHour: z.number().positive().nullable(),
+  priceSource: source.nullable(),
+});
+const fileFields = z.object({ gpus: z.array(gpuFields).min(1) });
+
+/** Where a number was published, and when it was read. */
+export type Source = z.infer<typeof source>;
+
+/**
+ * One GPU type in decimal units: memory in GB, bandwidth and one-way link in GB/s, dense peaks in TFLOPS, the hourly price of
+ * one in dollars (null where no source was found).
+ */
+export type Gpu = z.infer<typeof gpuFields>;
+
+/** The GPU data that ships with the package. */
+export const shippedGpuFile: URL = new URL("../../data/gpus.json", import.meta.url);
+
+/** The GPUs of a data file. Throws UserError when it cannot be read or a field is missing or absurd, naming it. */
+export function readGpus(file: string | URL = shippedGpuFile): readonly Gpu[] {
+  let json: unknown;
+  try {
+    json = JSON.parse(readFileSync(file, "utf8"));
+  } catch (error) {
+    throw new UserError(`The GPU file ${file} cannot be read (${errorMessage(error)}); give a JSON file.`, {
+      cause: error,
+    });
+  }
+  const parsed = fileFields.safeParse(json);
+  if (parsed.success) return parsed.data.gpus;
+  const issue = parsed.error.issues[0];
+  throw new UserError(
+    `The GPU file ${file} has a wrong field ${issue?.path.join(".") || "at its top"}: ${issue?.message}; see data/gpus.json.`,
+  );
+}
+
+/** The GPU called `id`. Throws UserError, naming those that are known, when there is none. */
+export function findGpu(gpus: readonly Gpu[], id: string): Gpu {
+  const found = gpus.find((gpu) => gpu.id === id.toLowerCase());
+  if (found !== undefined) return found;
+  const known = gpus.map((gpu) => gpu.id).join(", ");
+  throw new UserError(`There is no data on the GPU ${JSON.stringify(id)}; choose one of ${known}.`);
+}
