@@ -19,6 +19,9 @@ export interface PromptEvent {
   readonly event: GenerateEvent;
 }
 
+/** OpenAI's, for plain completions alone. */
+const DEFAULT_TOKENS = 16;
+
 const isText = (value: unknown): value is string => typeof value === "string";
 
 /** The request's prompts, encoded. Throws ApiError or ContextLengthError. */
@@ -54,6 +57,7 @@ export function startCompletion(
     const started = prompts.map(({ ids }) =>
       model.engine.generate({
         ...toGenerateRequest(model, body, ids, { client, signal }),
+        maxTokens: body.max_tokens ?? DEFAULT_TOKENS,
         logprobs: body.logprobs ?? undefined,
       }),
     );

@@ -35,7 +35,7 @@ export interface ServerHandler {
 }
 
 const defaultLimits: ServerLimits = { maxBodyBytes: 4 * 2 ** 20, stallMs: 60_000, maxPrompts: 64 };
-const silent: Logger = { info: () => {}, warn: () => {}, error: () => {} };
+const silent: Logger = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
 const givenId = /^[\w.:-]{1,128}$/;
 
 function newRecord(request: Request): RequestRecord {

@@ -11,6 +11,7 @@ export async function* merged<Item, Mapped>(
   sources: readonly AsyncIterator<Item, unknown>[],
   map: (item: Item, source: number) => Mapped,
 ): AsyncGenerator<Mapped, void> {
+  const open = new Set(sources.keys());
   const arrivals = new Map<number, Promise<Arrival<Item>>>();
   const ask = (source: number) => {
     const next = sources[source]!.next().then((result) => ({ source, result }));
@@ -25,11 +26,14 @@ export async function* merged<Item, Mapped>(
     while (arrivals.size > 0) {
       const { source, result } = await Promise.race(arrivals.values());
       arrivals.delete(source);
-      if (result.done) continue;
+      if (result.done) {
+        open.delete(source);
+        continue;
+      }
       yield map(result.value, source);
       ask(source);
     }
   } finally {
-    await Promise.all([...arrivals.keys()].map((source) => sources[source]!.return?.()));
+    await Promise.all([...open].map((source) => sources[source]!.return?.()));
   }
 }

@@ -1,5 +1,6 @@
 /** Where log lines go; a pino logger is one. */
 export interface Logger {
+  debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
   error(fields: object, message: string): void;
@@ -24,6 +25,9 @@ export interface RequestRecord {
 /** The status logged when the client left before its answer, as nginx has it. */
 export const CLIENT_CLOSED = 499;
 
+/** What monitors ask for all the time. */
+const polled = new Set(["/health", "/metrics", "/stats"]);
+
 /** Writes the one line of a request that has ended. */
 export function logRequest(logger: Logger, record: RequestRecord, status: number): void {
   const { id, method, path, start, promptTokens, cachedTokens, completionTokens, stream, error } = record;
@@ -40,7 +44,7 @@ export function logRequest(logger: Logger, record: RequestRecord, status: number
     stream,
   };
   const reason = error instanceof Error ? error.message : String(error);
-  if (error === undefined) logger.info(fields, "request");
+  if (error === undefined) logger[polled.has(path) ? "debug" : "info"](fields, "request");
   else if (status >= 500) logger.error({ ...fields, err: error }, "request failed");
   else logger.warn({ ...fields, reason }, "request refused");
 }
