@@ -1,8 +1,9 @@
 import { mergeSplits } from "../common/attention-merge.as";
-import { dotRows4, dotTile2x4, packRows, rowBytesOf, storeLanes } from "../common/gemm.as";
+import { rowBytesOf, storeLanes } from "../common/gemm.as";
+import { dotFour } from "../common/latent-rows.as";
 import { argInt, argPointer } from "../common/simd.as";
 
-/** Tokens of an item: they share the conversion of the head's weights. */
+/** Tokens of an item: they share the reading of the head's weights. */
 const TOKENS: i32 = 8;
 
 /**
@@ -40,23 +41,16 @@ function project(args: usize, head: i32, first: i32, count: i32, scratch: usize)
   const out = argPointer(args, 3) + (<usize>((first * heads + head) * value) << 2);
   const outStride = <usize>(heads * value) << 2;
   const latentBytes = <usize>latent << 2;
-  const packed = scratch + <usize>TOKENS * latentBytes;
-  const tile = packed + 4 * latentBytes;
+  const sink = scratch + <usize>TOKENS * latentBytes;
   for (let c = 0; c < value; c += 4) {
     const source = weights + <usize>c * rowBytes;
     const columns = min(4, value - c);
-    const target = out + (<usize>c << 2);
-    if (count == 1) {
-      storeLanes(target, dotRows4(dtype, scratch, source, rowBytes, columns, latent), columns);
-      continue;
-    }
-    packRows(dtype, source, rowBytes, columns, latent, packed);
-    for (let i = 0; i < count; i += 2) {
-      const a = scratch + <usize>i * latentBytes;
-      const pair = i + 1 < count;
-      dotTile2x4(a, pair ? a + latentBytes : a, packed, latent, tile);
-      storeLanes(target + <usize>i * outStride, v128.load(tile), columns);
-      if (pair) storeLanes(target + <usize>(i + 1) * outStride, v128.load(tile, 16), columns);
+    // Reads ahead the next four rows, where the head has them and no token has read them yet.
+    let next = c + 8 <= value ? source + 4 * rowBytes : scratch;
+    for (let i = 0; i < count; i++) {
+      const sums = dotFour(dtype, scratch + <usize>i * latentBytes, source, rowBytes, columns - 1, latent, next, sink);
+      storeLanes(out + (<usize>c << 2) + <usize>i * outStride, sums, columns);
+      next = scratch;
     }
   }
 }

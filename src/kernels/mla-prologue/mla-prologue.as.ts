@@ -1,7 +1,8 @@
 import { latentEntrySize } from "../common/latent.as";
+import { addFour } from "../common/latent-rows.as";
 import { narrowBf16, narrowE4m3, narrowF16 } from "../common/narrow.as";
 import { argFloat, argInt, argPointer, multiplyAdd, sumLanes } from "../common/simd.as";
-import { BF16, F16, weightSize, weightsHigh, weightsLow } from "../common/weights.as";
+import { BF16, F16, weightSize } from "../common/weights.as";
 
 /** Tokens that share one pass over a head's W_UK. */
 const BLOCK: i32 = 8;
@@ -101,44 +102,18 @@ function queryScaleAt(args: usize, position: usize, flag: i32): f32 {
   return flag ? load<f32>(argPointer(args, 3) + (position << 2)) : 1;
 }
 
-/** out[t][c] += Σ_j q[t][j]·w[j][c] for four rows j of w; q rows lie `qBytes`, out rows `outBytes` apart. */
-function absorbFour<T>(w: usize, width: usize, q: usize, qBytes: usize, out: usize, outBytes: usize, rows: i32): void {
-  const rowBytes = width * sizeof<T>();
-  const step = sizeof<T>() << 3;
-  const end = w + rowBytes;
-  while (w < end) {
-    const a = v128.load(w);
-    const a0 = weightsLow<T>(a);
-    const a1 = weightsHigh<T>(a, w);
-    const b = v128.load(w + rowBytes);
-    const b0 = weightsLow<T>(b);
-    const b1 = weightsHigh<T>(b, w + rowBytes);
-    const c = v128.load(w + 2 * rowBytes);
-    const c0 = weightsLow<T>(c);
-    const c1 = weightsHigh<T>(c, w + 2 * rowBytes);
-    const d = v128.load(w + 3 * rowBytes);
-    const d0 = weightsLow<T>(d);
-    const d1 = weightsHigh<T>(d, w + 3 * rowBytes);
-    let from = q;
-    let to = out;
-    for (let row = 0; row < rows; row++) {
-      const qa = v128.load32_splat(from);
-      const qb = v128.load32_splat(from, 4);
-      const qc = v128.load32_splat(from, 8);
-      const qd = v128.load32_splat(from, 12);
-      v128.store(to, multiplyAdd(d0, qd, multiplyAdd(c0, qc, multiplyAdd(b0, qb, multiplyAdd(a0, qa, v128.load(to))))));
-      v128.store(to, multiplyAdd(d1, qd, multiplyAdd(c1, qc, multiplyAdd(b1, qb, multiplyAdd(a1, qa, v128.load(to, 16))))), 16);
-      from += qBytes;
-      to += outBytes;
+/**
+ * out[t][c] += Σ_j q[t][j]·w[j][c] over the `nope` rows j of w, [width] each; q rows are contiguous, out rows `outBytes`
+ * apart. `spare` is scratch.
+ */
+function absorb<T>(w: usize, nope: usize, width: usize, q: usize, out: usize, outBytes: usize, rows: i32, spare: usize): void {
+  const fourBytes = (width * sizeof<T>()) << 2;
+  for (let j: usize = 0; j < nope; j += 4, w += fourBytes) {
+    let next = j + 4 < nope ? w + fourBytes : spare;
+    for (let row: usize = 0; row < <usize>rows; row++) {
+      addFour<T>(q + ((row * nope + j) << 2), w, width, out + row * outBytes, next, spare);
+      next = spare;
     }
-    w += step;
-    out += 32;
-  }
-}
-
-function absorb<T>(w: usize, nope: usize, width: usize, q: usize, out: usize, outBytes: usize, rows: i32): void {
-  for (let j: usize = 0; j < nope; j += 4) {
-    absorbFour<T>(w + j * width * sizeof<T>(), width, q + (j << 2), nope << 2, out, outBytes, rows);
   }
 }
 
@@ -178,9 +153,10 @@ export function mlaPrologueAbsorb(args: usize, begin: i32, end: i32, scratch: us
     }
     const w = argPointer(args, 4) + head * headElements * weightSize(dtype);
     const stride = heads * outBytes;
-    if (dtype == BF16) absorb<u16>(w, nope, latent, scratch, out, stride, rows);
-    else if (dtype == F16) absorb<i16>(w, nope, latent, scratch, out, stride, rows);
-    else absorb<f32>(w, nope, latent, scratch, out, stride, rows);
+    const spare = scratch + ((<usize>BLOCK * nope) << 2);
+    if (dtype == BF16) absorb<u16>(w, nope, latent, scratch, out, stride, rows, spare);
+    else if (dtype == F16) absorb<i16>(w, nope, latent, scratch, out, stride, rows, spare);
+    else absorb<f32>(w, nope, latent, scratch, out, stride, rows, spare);
   }
 }
 
