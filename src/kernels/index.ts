@@ -1,3 +1,15 @@
+export {
+  attentionDecode,
+  attentionDecodeCost,
+  attentionDecodeWorkspaceBytes,
+} from "./attention-decode/attention-decode.ts";
+export type { AttentionArguments, AttentionSizes } from "./common/attention-record.ts";
+export {
+  type KeyValueCache,
+  type KeyValueDtype,
+  keyValueDtypes,
+  keyValueTokenBytes,
+} from "./common/key-value-cache.ts";
 export { type LatentCache, type LatentDtype, latentDtypes, latentEntryBytes } from "./common/latent-cache.ts";
 export { type MlaDecodeSizes, mlaDecodeWorkspaceBytes } from "./common/mla-partials.ts";
 export type { WeightMatrix } from "./common/weight.ts";
@@ -47,3 +59,8 @@ export {
 export { type RmsNormArguments, rmsNorm, rmsNormCost } from "./rms-norm/rms-norm.ts";
 export { packSamplingParams, SAMPLING_PARAMS_BYTES, type SamplingParams } from "./sampling/params.ts";
 export { type SamplingArguments, sampling, samplingCost } from "./sampling/sampling.ts";
+export {
+  standardAttention,
+  standardAttentionCost,
+  standardAttentionWorkspaceBytes,
+} from "./standard-attention/standard-attention.ts";

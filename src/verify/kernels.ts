@@ -1,3 +1,4 @@
+import { attentionDecodeCases } from "../kernels/attention-decode/cases.ts";
 import type { KernelCase } from "../kernels/common/cases/kernel-case.ts";
 import { embeddingCases } from "../kernels/embedding/cases.ts";
 import { expertMlpCases } from "../kernels/expert-mlp/cases.ts";
@@ -9,6 +10,7 @@ import { mlaPrefillCases } from "../kernels/mla-prefill/cases.ts";
 import { mlaPrologueCases } from "../kernels/mla-prologue/cases.ts";
 import { rmsNormCases } from "../kernels/rms-norm/cases.ts";
 import { samplingCases } from "../kernels/sampling/cases.ts";
+import { standardAttentionCases } from "../kernels/standard-attention/cases.ts";
 import { mlaEpilogueCases } from "./mla-epilogue-cases.ts";
 
 /** The cases of every kernel, in the order in which a layer runs them; mla-decode with its many shapes comes last. */
@@ -24,6 +26,8 @@ export function allCases(): KernelCase[] {
     ...expertRoutingCases(),
     ...expertMlpCases(),
     ...samplingCases(),
+    ...attentionDecodeCases(),
+    ...standardAttentionCases(),
     ...mlaDecodeCases(),
   ];
 }
