@@ -10,6 +10,7 @@ import { addKernelCommand } from "./commands/kernel.ts";
 import { addLogitsCommand } from "./commands/logits.ts";
 import { addPlanCommand } from "./commands/plan.ts";
 import { addServeCommand } from "./commands/serve.ts";
+import { addServeBenchCommand } from "./commands/serve-bench.ts";
 import { addVerifyCommand } from "./commands/verify.ts";
 import { note, paintError } from "./output.ts";
 
@@ -34,6 +35,7 @@ function buildProgram(): Command {
   addLogitsCommand(program);
   addDevicesCommand(program);
   addBenchCommand(program);
+  addServeBenchCommand(program);
   addKernelCommand(program);
   addVerifyCommand(program);
   addPlanCommand(program);
