@@ -120,8 +120,8 @@ describe("LaunchArena", () => {
     const { library, calls, views } = fakeLibrary();
     new LaunchArena(new CudaDriver(library)).launch(launch, shared, 0x5555n);
     const call = calls.find(({ name }) => name === "cuLaunchKernelEx");
-    const [config, kernel, list, extra] = call?.values ?? [];
-    expect([kernel, list]).toEqual([0xf00n, null]);
+    const [config, kernel, addresses, extra] = call?.values ?? [];
+    expect([kernel, extra]).toEqual([0xf00n, null]);
     const base = 0x1080n;
     const view = new DataView(views[0]!.buffer, Number(base - 0x1010n));
     const u32 = (address: bigint, count: number) =>
@@ -132,11 +132,9 @@ describe("LaunchArena", () => {
     expect(u32((config as bigint) + 48n, 1)).toEqual([1]);
     const attribute = u64((config as bigint) + 40n);
     expect(u32(attribute, 5)).toEqual([4, 0, 8, 1, 1]);
-    const words = [0n, 8n, 16n, 32n].map((offset) => u64((extra as bigint) + offset));
-    expect(words).toEqual([1n, base, 2n, 0n]);
-    expect(u64(u64((extra as bigint) + 24n))).toBe(128n + 32n + 8n);
-    const pointers = [128n, 136n, 144n, 152n].map((offset) => u64(base + offset));
-    expect(pointers).toEqual([0xa000n, 0xb000n, 0xc000n, 0xd000n]);
+    const parameters = Array.from({ length: 7 }, (_, i) => u64((addresses as bigint) + BigInt(8 * i)));
+    expect(parameters.map((address) => address - base)).toEqual([0n, 128n, 136n, 144n, 152n, 160n, 164n]);
+    expect(parameters.slice(1, 5).map(u64)).toEqual([0xa000n, 0xb000n, 0xc000n, 0xd000n]);
     expect(view.getInt32(160, true)).toBe(-7);
     expect(view.getFloat32(164, true)).toBe(1);
   });

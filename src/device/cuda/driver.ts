@@ -43,7 +43,7 @@ const functions = {
   cuModuleGetFunction: [pointer, handle, "str"],
   cuModuleUnload: [handle],
   cuFuncSetAttribute: [handle, "int", "int"],
-  cuLaunchKernelEx: [handle, handle, pointer, handle],
+  cuLaunchKernelEx: [handle, handle, handle, pointer],
   cuGraphInstantiateWithFlags: [pointer, handle, "unsigned long long"],
   cuGraphLaunch: [handle, handle],
   cuGraphExecDestroy: [handle],

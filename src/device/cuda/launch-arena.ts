@@ -20,20 +20,17 @@ export interface CudaLaunch {
   readonly scalars: readonly number[];
 }
 
-/** Bytes of the parameters at most; CUlaunchConfig, its attribute, the parameter list and the tensor maps follow. */
+/** Bytes of the parameters at most; CUlaunchConfig, its attribute and the parameters' addresses follow. */
 const PARAMETERS = 4096;
 const CONFIG = PARAMETERS;
 const ATTRIBUTE = CONFIG + 64;
-const EXTRA = ATTRIBUTE + 80;
-const PARAMETER_BYTES = EXTRA + 48;
-const TOTAL = PARAMETER_BYTES + 16;
+const ADDRESSES = ATTRIBUTE + 80;
+const TOTAL = ADDRESSES + 1024;
 
 /** A CUtensorMap takes 128 bytes at an address that is a multiple of 64. */
 const TENSOR_MAP = 128;
 
-/** CU_LAUNCH_PARAM_BUFFER_POINTER, CU_LAUNCH_PARAM_BUFFER_SIZE; CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION. */
-const BUFFER_POINTER = 1n;
-const BUFFER_SIZE = 2n;
+/** CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION. */
 const CLUSTER_DIMENSION = 4;
 
 /** CUtensorMapDataType of 16-bit integers; the copy engine only moves them, so bf16 and f16 look the same. */
@@ -59,16 +56,13 @@ export class LaunchArena {
 
   /** Enqueues `launch` on `stream`. */
   launch(launch: CudaLaunch, shared: SharedMemory, stream: bigint): void {
-    const bytes = this.#writeParameters(launch, shared);
-    this.#word64(PARAMETER_BYTES, BigInt(bytes));
-    this.#word64(EXTRA, BUFFER_POINTER);
-    this.#word64(EXTRA + 8, this.#base);
-    this.#word64(EXTRA + 16, BUFFER_SIZE);
-    this.#word64(EXTRA + 24, this.#base + BigInt(PARAMETER_BYTES));
-    this.#word64(EXTRA + 32, 0n);
+    // One address for each parameter: only the driver knows where a kernel with tensor maps wants the ones after them.
+    this.#writeParameters(launch, shared).forEach((at, i) => {
+      this.#word64(ADDRESSES + 8 * i, this.#base + BigInt(at));
+    });
     this.#writeConfig(launch, stream);
-    const config = this.#base + BigInt(CONFIG);
-    this.driver.call("cuLaunchKernelEx", config, launch.function, null, this.#base + BigInt(EXTRA));
+    const [config, addresses] = [this.#base + BigInt(CONFIG), this.#base + BigInt(ADDRESSES)];
+    this.driver.call("cuLaunchKernelEx", config, launch.function, addresses, null);
   }
 
   #writeConfig({ entry, grid }: CudaLaunch, stream: bigint): void {
@@ -87,25 +81,27 @@ export class LaunchArena {
     });
   }
 
-  #writeParameters(launch: CudaLaunch, shared: SharedMemory): number {
+  /** Writes the parameters and gives their offsets. */
+  #writeParameters(launch: CudaLaunch, shared: SharedMemory): number[] {
+    const offsets: number[] = [];
     let at = 0;
+    const place = (bytes: number): number => {
+      offsets.push(at);
+      at += bytes;
+      return at - bytes;
+    };
     for (const map of launch.entry.tensorMaps ?? []) {
-      this.#encodeTensorMap(at, map, launch.addresses[map.buffer] ?? 0n);
-      at += TENSOR_MAP;
+      this.#encodeTensorMap(place(TENSOR_MAP), map, launch.addresses[map.buffer] ?? 0n);
     }
     const scratch = launch.entry.scratchBytes === undefined ? [] : [shared.scratch];
     const counters = launch.entry.counters === undefined ? [] : [shared.counters];
-    for (const address of [...launch.addresses, ...scratch, ...counters]) {
-      this.#word64(at, address);
-      at += 8;
-    }
+    for (const address of [...launch.addresses, ...scratch, ...counters]) this.#word64(place(8), address);
     launch.scalars.forEach((value, i) => {
-      const view = this.#memory.view;
-      if (launch.source.scalars[i]?.[1] === "f32") view.setFloat32(this.#offset + at, value, true);
-      else view.setInt32(this.#offset + at, value, true);
-      at += 4;
+      const { view } = this.#memory;
+      if (launch.source.scalars[i]?.[1] === "f32") view.setFloat32(this.#offset + place(4), value, true);
+      else view.setInt32(this.#offset + place(4), value, true);
     });
-    return at;
+    return offsets;
   }
 
   #encodeTensorMap(at: number, map: NonNullable<CudaEntry["tensorMaps"]>[number], address: bigint): void {

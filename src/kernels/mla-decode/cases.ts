@@ -3,7 +3,7 @@ import type { KernelCase } from "../common/cases/kernel-case.ts";
 import { createPagedCache } from "../common/cases/paged-cache.ts";
 import { createNoise } from "../common/cases/stored.ts";
 import type { LatentDtype } from "../common/latent-cache.ts";
-import { decodeCase, publicTolerances } from "./decode-case.ts";
+import { decodeCase } from "./decode-case.ts";
 import { publicSuite } from "./public-suite.ts";
 
 type Row = readonly [
@@ -46,8 +46,11 @@ const groups: Readonly<Record<LatentDtype, string>> = {
 /** Scores of a few units, so that the softmax has peaks: float32 accumulation stays within these. */
 const tolerance = { absolute: 8e-6, relative: 8e-6 };
 
-/** In 16 bits the peaks of such a softmax carry the rounding of a few probabilities: relative bounds decide. */
-const wide = { out: { ...publicTolerances.out, cosine: 2e-5 }, lse: publicTolerances.lse };
+/** Values ten times those of the public suite, and a softmax with peaks: the 16-bit probabilities' rounding shows more. */
+const wide = {
+  out: { absolute: 8e-3, relative: 2.01 / 128, cosine: 2e-5 },
+  lse: { absolute: 1e-5, relative: 8.01 / 65536 },
+};
 
 function caseOf([lengths, sQ, heads, latentWidth, ropeWidth, dtype, mask, pageSize]: Row): KernelCase {
   const seed = lengths.length * 1000 + heads;
