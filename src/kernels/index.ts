@@ -3,6 +3,11 @@ export {
   attentionDecodeCost,
   attentionDecodeWorkspaceBytes,
 } from "./attention-decode/attention-decode.ts";
+export {
+  type AttentionPrologueArguments,
+  attentionPrologue,
+  attentionPrologueCost,
+} from "./attention-prologue/attention-prologue.ts";
 export type { AttentionArguments, AttentionSizes } from "./common/attention-record.ts";
 export {
   type KeyValueCache,

@@ -1,4 +1,5 @@
 import { attentionDecodeCases } from "../kernels/attention-decode/cases.ts";
+import { attentionPrologueCases } from "../kernels/attention-prologue/cases.ts";
 import type { KernelCase } from "../kernels/common/cases/kernel-case.ts";
 import { embeddingCases } from "../kernels/embedding/cases.ts";
 import { expertMlpCases } from "../kernels/expert-mlp/cases.ts";
@@ -26,6 +27,7 @@ export function allCases(): KernelCase[] {
     ...expertRoutingCases(),
     ...expertMlpCases(),
     ...samplingCases(),
+    ...attentionPrologueCases(),
     ...attentionDecodeCases(),
     ...standardAttentionCases(),
     ...mlaDecodeCases(),
