@@ -1,7 +1,10 @@
 import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
 import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
-import { checkBytes, checkWeight, dtypeCode, panelRowsFor, type WeightMatrix } from "./weight.ts";
+import { checkBytes, checkWeight, dtypeCode, type WeightMatrix } from "./weight.ts";
+
+/** Outputs of an item; projection.as.ts holds the same number. */
+export const ITEM_OUTPUTS = 16;
 
 /** One record per launch of the linear kernel. */
 export interface LinearArguments {
@@ -9,7 +12,7 @@ export interface LinearArguments {
   readonly x: DeviceBuffer;
   /** Floats from one row of x to the next; default `weight.columns`. */
   readonly xStride?: number;
-  /** [outputs, inputs]; at most 65,000 inputs. */
+  /** [outputs, inputs]. */
   readonly weight: WeightMatrix;
   /** f32 [outputs]. */
   readonly bias?: DeviceBuffer | undefined;
@@ -32,7 +35,6 @@ const kernel: KernelSource = {
     ["outputs", "i32"],
     ["xStride", "i32"],
     ["dtype", "i32"],
-    ["panelRows", "i32"],
     ["mode", "i32"],
     ["hasBias", "i32"],
     ["scale", "f32"],
@@ -47,7 +49,6 @@ const kernel: KernelSource = {
 export function enqueueLinear(launch: Launch, args: LinearArguments): void {
   const { weight, maxRows, xStride = weight.columns, scale = 1 } = args;
   checkWeight("weight", weight);
-  checkInteger("weight.columns", weight.columns, { max: 65_000 });
   checkInteger("maxRows", maxRows, { min: 1 });
   checkInteger("xStride", xStride, { min: weight.columns });
   checkFinite("scale", scale);
@@ -55,9 +56,8 @@ export function enqueueLinear(launch: Launch, args: LinearArguments): void {
   checkBytes("x", args.x, ((maxRows - 1) * xStride + weight.columns) * 4);
   checkBytes("out", args.out, maxRows * weight.rows * 4);
   if (args.bias !== undefined) checkBytes("bias", args.bias, weight.rows * 4);
-  const panelRows = panelRowsFor(maxRows, weight.columns);
   const buffers = [args.x, weight.buffer, args.bias ?? args.out, args.out, args.rowCount];
-  const scalars = [weight.columns, weight.rows, xStride, dtypeCode[weight.dtype], panelRows];
+  const scalars = [weight.columns, weight.rows, xStride, dtypeCode[weight.dtype]];
   scalars.push(args.mode === "accumulate" ? 1 : 0, args.bias === undefined ? 0 : 1, scale);
-  launch(kernel, ceilDivide(weight.rows, panelRows), buffers, scalars);
+  launch(kernel, ceilDivide(weight.rows, ITEM_OUTPUTS), buffers, scalars);
 }

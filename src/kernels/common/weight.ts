@@ -39,12 +39,3 @@ export function checkBytes(name: string, buffer: DeviceBuffer, bytes: number): v
   if (buffer.bytes >= bytes) return;
   throw new RangeError(`${name}: expected a buffer of at least ${bytes} bytes, got ${buffer.bytes}`);
 }
-
-/** Floats of packed weights a thread keeps: 512 KiB, half of a usual second-level cache. */
-const PANEL_FLOATS = 131_072;
-
-/** Weight rows an item takes: few when rows are few, since each is read once anyway. */
-export function panelRowsFor(maxRows: number, inputs: number): number {
-  if (maxRows <= 8) return 4;
-  return 4 * Math.max(1, Math.min(8, Math.floor(PANEL_FLOATS / (4 * inputs))));
-}

@@ -1,9 +1,9 @@
-import { dotRows4, dotTile2x4, packRows, rowBytesOf } from "../common/gemm.as";
+import { rowBytesOf } from "../common/gemm.as";
+import {
+  ITEM_OUTPUTS, multiplyPanel, PANEL_ROWS, RESULT, resultStride, SECOND_RESULT,
+} from "../common/projection.as";
 import { siluLanes } from "../common/silu.as";
 import { argFloat, argInt, argPointer, multiplyAdd } from "../common/simd.as";
-
-/** Outputs of an expert that one item computes; expert-mlp.ts holds the same number. */
-const PANEL: i32 = 16;
 
 /**
  * Sorts the (token, choice) pairs by expert, in the order of tokens within one. One item. Buffers: ids, plan (i32
@@ -37,59 +37,28 @@ export function expertMlpPlan(args: usize, begin: i32, end: i32, scratch: usize)
   }
 }
 
-/** silu(gate) · up of four outputs for one pair, the weights as stored. */
-function gateUpOne(args: usize, x: usize, gate: usize, up: usize, out: usize, first: i32, last: i32): void {
-  const columns = argInt(args, 5);
-  const dtype = argInt(args, 7);
-  const rowBytes = rowBytesOf(dtype, columns);
-  for (let column = <usize>first; <i32>column < last; column += 4) {
-    const g = dotRows4(dtype, x, gate + column * rowBytes, rowBytes, 4, columns);
-    const u = dotRows4(dtype, x, up + column * rowBytes, rowBytes, 4, columns);
-    v128.store(out + (column << 2), f32x4.mul(siluLanes(g), u));
+/** Addresses of the rows of x that `count` pairs from `order` on read: row pair / `share`. */
+function listPairs(scratch: usize, x: usize, stride: usize, order: usize, count: i32, share: i32): void {
+  for (let i: usize = 0; i < <usize>count << 2; i += 4) {
+    store<u32>(scratch + i, <u32>(x + <usize>(load<i32>(order + i) / share) * stride));
   }
 }
 
-/** The same for `count` pairs, two by two: the weights become packed f32 tiles once. */
-function gateUpMany(
-  args: usize,
-  order: usize,
-  count: i32,
-  gate: usize,
-  up: usize,
-  first: i32,
-  last: i32,
-  scratch: usize,
+/** silu(gate) · up of `outputs` outputs for the `count` pairs from `order` on; `out` is that of pair 0. */
+function gateUpPairs(
+  args: usize, order: usize, count: i32, gate: usize, up: usize, outputs: i32, out: usize, scratch: usize,
 ): void {
   const columns = argInt(args, 5);
   const dtype = argInt(args, 7);
-  const perToken = argInt(args, 9);
   const rowBytes = rowBytesOf(dtype, columns);
-  const tileBytes = <usize>columns << 4;
-  const packed = scratch + 64;
-  let tile = packed;
-  for (let column = <usize>first; <i32>column < last; column += 4) {
-    packRows(dtype, gate + column * rowBytes, rowBytes, 4, columns, tile);
-    packRows(dtype, up + column * rowBytes, rowBytes, 4, columns, tile + tileBytes);
-    tile += tileBytes << 1;
-  }
-  const x = argPointer(args, 0);
-  const xStride = <usize>columns << 2;
-  const out = argPointer(args, 4);
-  const outStride = <usize>argInt(args, 6) << 2;
-  for (let i = 0; i < count; i += 2) {
-    const pair0 = load<i32>(order + (<usize>i << 2));
-    const pair1 = load<i32>(order + (<usize>min(i + 1, count - 1) << 2));
-    const x0 = x + <usize>(pair0 / perToken) * xStride;
-    const x1 = x + <usize>(pair1 / perToken) * xStride;
-    tile = packed;
-    for (let column = <usize>first; <i32>column < last; column += 4) {
-      dotTile2x4(x0, x1, tile, columns, scratch);
-      dotTile2x4(x0, x1, tile + tileBytes, columns, scratch + 32);
-      const upper = f32x4.mul(siluLanes(v128.load(scratch)), v128.load(scratch, 32));
-      const lower = f32x4.mul(siluLanes(v128.load(scratch, 16)), v128.load(scratch, 48));
-      v128.store(out + <usize>pair0 * outStride + (column << 2), upper);
-      v128.store(out + <usize>pair1 * outStride + (column << 2), lower);
-      tile += tileBytes << 1;
+  listPairs(scratch, argPointer(args, 0), <usize>columns << 2, order, count, argInt(args, 9));
+  multiplyPanel(dtype, gate, rowBytes, outputs, columns, count, scratch, scratch + RESULT);
+  multiplyPanel(dtype, up, rowBytes, outputs, columns, count, scratch, scratch + SECOND_RESULT);
+  for (let i: usize = 0; i < <usize>count; i++) {
+    const target = out + ((<usize>load<i32>(order + (i << 2)) * <usize>argInt(args, 6)) << 2);
+    const row = scratch + i * resultStride(outputs);
+    for (let at: usize = 0; at < <usize>outputs << 2; at += 16) {
+      v128.store(target + at, f32x4.mul(siluLanes(v128.load(row + at, RESULT)), v128.load(row + at, SECOND_RESULT)));
     }
   }
 }
@@ -102,60 +71,32 @@ function gateUpMany(
 export function expertMlpGateUp(args: usize, begin: i32, end: i32, scratch: usize): void {
   const experts = argInt(args, 8);
   const plan = argPointer(args, 3);
-  const expertBytes = <usize>argInt(args, 10) * rowBytesOf(argInt(args, 7), argInt(args, 5));
+  const rowBytes = rowBytesOf(argInt(args, 7), argInt(args, 5));
   for (let item = begin; item < end; item++) {
     const expert = <usize>(item % experts);
     const start = load<i32>(plan + (expert << 2));
-    const count = load<i32>(plan + (expert << 2), 4) - start;
-    if (count == 0) continue;
-    const first = (item / experts) * PANEL;
-    const last = min(first + PANEL, argInt(args, 6));
-    const gate = argPointer(args, 1) + expert * expertBytes;
-    const up = argPointer(args, 2) + expert * expertBytes;
-    const order = plan + (<usize>(experts + 1 + start) << 2);
-    if (count == 1) {
-      const pair = load<i32>(order);
-      const x = argPointer(args, 0) + ((<usize>(pair / argInt(args, 9)) * <usize>argInt(args, 5)) << 2);
-      const out = argPointer(args, 4) + ((<usize>pair * <usize>argInt(args, 6)) << 2);
-      gateUpOne(args, x, gate, up, out, first, last);
-    } else gateUpMany(args, order, count, gate, up, first, last, scratch);
+    const last = load<i32>(plan + (expert << 2), 4);
+    const first = (item / experts) * ITEM_OUTPUTS;
+    const outputs = min(ITEM_OUTPUTS, argInt(args, 6) - first);
+    const offset = (expert * <usize>argInt(args, 10) + <usize>first) * rowBytes;
+    const out = argPointer(args, 4) + (<usize>first << 2);
+    for (let pair = start; pair < last; pair += PANEL_ROWS) {
+      const order = plan + (<usize>(experts + 1 + pair) << 2);
+      const count = min(PANEL_ROWS, last - pair);
+      gateUpPairs(args, order, count, argPointer(args, 1) + offset, argPointer(args, 2) + offset, outputs, out, scratch);
+    }
   }
 }
 
-/** Outputs `first`…`last` of the down projection for `count` pairs of one expert. */
-function downPanel(args: usize, order: usize, count: i32, down: usize, first: i32, last: i32, scratch: usize): void {
+/** `outputs` outputs of the down projection for the `count` pairs from `order` on; `out` is that of pair 0. */
+function downPairs(args: usize, order: usize, count: i32, down: usize, outputs: i32, out: usize, scratch: usize): void {
   const columns = argInt(args, 4);
   const dtype = argInt(args, 6);
-  const rowBytes = rowBytesOf(dtype, columns);
-  const tileBytes = <usize>columns << 4;
-  const packed = scratch + 64;
-  const x = argPointer(args, 0);
-  const xStride = <usize>columns << 2;
-  const out = argPointer(args, 3);
-  const outStride = <usize>argInt(args, 5) << 2;
-  if (count == 1) {
-    const pair = <usize>load<i32>(order);
-    for (let column = <usize>first; <i32>column < last; column += 4) {
-      const sums = dotRows4(dtype, x + pair * xStride, down + column * rowBytes, rowBytes, 4, columns);
-      v128.store(out + pair * outStride + (column << 2), sums);
-    }
-    return;
-  }
-  let tile = packed;
-  for (let column = <usize>first; <i32>column < last; column += 4) {
-    packRows(dtype, down + column * rowBytes, rowBytes, 4, columns, tile);
-    tile += tileBytes;
-  }
-  for (let i = 0; i < count; i += 2) {
-    const pair0 = <usize>load<i32>(order + (<usize>i << 2));
-    const pair1 = <usize>load<i32>(order + (<usize>min(i + 1, count - 1) << 2));
-    tile = packed;
-    for (let column = <usize>first; <i32>column < last; column += 4) {
-      dotTile2x4(x + pair0 * xStride, x + pair1 * xStride, tile, columns, scratch);
-      v128.store(out + pair0 * outStride + (column << 2), v128.load(scratch));
-      v128.store(out + pair1 * outStride + (column << 2), v128.load(scratch, 16));
-      tile += tileBytes;
-    }
+  listPairs(scratch, argPointer(args, 0), <usize>columns << 2, order, count, 1);
+  multiplyPanel(dtype, down, rowBytesOf(dtype, columns), outputs, columns, count, scratch, scratch + RESULT);
+  for (let i: usize = 0; i < <usize>count; i++) {
+    const target = out + ((<usize>load<i32>(order + (i << 2)) * <usize>argInt(args, 5)) << 2);
+    memory.copy(target, scratch + RESULT + i * resultStride(outputs), <usize>outputs << 2);
   }
 }
 
@@ -166,16 +107,19 @@ function downPanel(args: usize, order: usize, count: i32, down: usize, first: i3
 export function expertMlpDown(args: usize, begin: i32, end: i32, scratch: usize): void {
   const experts = argInt(args, 7);
   const plan = argPointer(args, 2);
-  const expertBytes = <usize>argInt(args, 5) * rowBytesOf(argInt(args, 6), argInt(args, 4));
+  const rowBytes = rowBytesOf(argInt(args, 6), argInt(args, 4));
   for (let item = begin; item < end; item++) {
     const expert = <usize>(item % experts);
     const start = load<i32>(plan + (expert << 2));
-    const count = load<i32>(plan + (expert << 2), 4) - start;
-    if (count == 0) continue;
-    const first = (item / experts) * PANEL;
-    const last = min(first + PANEL, argInt(args, 5));
-    const order = plan + (<usize>(experts + 1 + start) << 2);
-    downPanel(args, order, count, argPointer(args, 1) + expert * expertBytes, first, last, scratch);
+    const last = load<i32>(plan + (expert << 2), 4);
+    const first = (item / experts) * ITEM_OUTPUTS;
+    const outputs = min(ITEM_OUTPUTS, argInt(args, 5) - first);
+    const down = argPointer(args, 1) + (expert * <usize>argInt(args, 5) + <usize>first) * rowBytes;
+    const out = argPointer(args, 3) + (<usize>first << 2);
+    for (let pair = start; pair < last; pair += PANEL_ROWS) {
+      const order = plan + (<usize>(experts + 1 + pair) << 2);
+      downPairs(args, order, min(PANEL_ROWS, last - pair), down, outputs, out, scratch);
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
 import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, Launch } from "../../device/device.ts";
+import { ITEM_OUTPUTS } from "../common/projection.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
 import { combineKernel, downKernel, gateUpKernel, planKernel } from "./stages.ts";
 
@@ -24,9 +25,9 @@ export interface ExpertMlpShape {
   readonly maxRows: number;
   readonly experts: number;
   readonly perToken: number;
-  /** A multiple of 8, at most 32000. */
+  /** A multiple of 8. */
   readonly hidden: number;
-  /** Width of one expert: a multiple of 8, at most 32000. */
+  /** Width of one expert: a multiple of 8. */
   readonly intermediate: number;
 }
 
@@ -52,9 +53,6 @@ export interface ExpertMlpArguments extends ExpertMlpShape {
   /** i32 [1]: rows in use; later rows are neither read nor written. */
   readonly rowCount: DeviceBuffer;
 }
-
-/** Outputs of an item; expert-mlp.as.ts holds the same number. */
-const PANEL = 16;
 
 const align = (bytes: number) => ceilDivide(bytes, 256) * 256;
 
@@ -89,13 +87,13 @@ export function expertMlp(launch: Launch, args: ExpertMlpArguments): void {
   launch(planKernel, 1, [expertIds, plan, rowCount], [experts, perToken]);
   launch(
     gateUpKernel,
-    ceilDivide(intermediate, PANEL) * experts,
+    ceilDivide(intermediate, ITEM_OUTPUTS) * experts,
     [x, gate.buffer, up, plan, inner],
     [hidden, intermediate, dtypeCode[gate.dtype], experts, perToken, expertRows],
   );
   launch(
     downKernel,
-    ceilDivide(hidden, PANEL) * experts,
+    ceilDivide(hidden, ITEM_OUTPUTS) * experts,
     [inner, down.buffer, plan, values],
     [intermediate, hidden, dtypeCode[down.dtype], experts],
   );
@@ -137,8 +135,6 @@ function checkArguments(args: ExpertMlpArguments): void {
   const { maxRows, experts, perToken, hidden, intermediate } = args;
   checkInteger("maxRows", maxRows, { min: 1 });
   checkInteger("perToken", perToken, { min: 1, max: experts });
-  checkInteger("hidden", hidden, { max: 32_000 });
-  checkInteger("intermediate", intermediate, { max: 32_000 });
   checkShape("down", args.down, experts * hidden, intermediate);
   checkOneOf("mode", args.mode, ["store", "accumulate"]);
   checkFinite("scale", args.scale ?? 1);

@@ -1,15 +1,8 @@
 import { checkInteger } from "../../base/checks.ts";
 import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
-import { enqueueLinear } from "../common/projection.ts";
-import {
-  checkBytes,
-  checkWeight,
-  dtypeCode,
-  panelRowsFor,
-  type WeightMatrix,
-  weightBytes,
-} from "../common/weight.ts";
+import { enqueueLinear, ITEM_OUTPUTS } from "../common/projection.ts";
+import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
 
 /** One record per launch of `gatedMlpGateUp`. */
 export interface GatedMlpGateUpArguments {
@@ -34,7 +27,6 @@ const kernel: KernelSource = {
     ["outputs", "i32"],
     ["gateDtype", "i32"],
     ["upDtype", "i32"],
-    ["panelRows", "i32"],
   ],
   cpu: "gatedMlpGateUp",
 };
@@ -48,7 +40,6 @@ export function gatedMlpGateUp(launch: Launch, args: GatedMlpGateUpArguments): v
   checkWeight("gate", gate);
   checkWeight("up", up);
   checkInteger("maxRows", maxRows, { min: 1 });
-  checkInteger("gate.columns", gate.columns, { max: 32_000 });
   if (up.rows !== gate.rows || up.columns !== gate.columns) {
     throw new RangeError(
       `up: expected the shape of gate, [${gate.rows}, ${gate.columns}], got [${up.rows}, ${up.columns}]`,
@@ -56,9 +47,8 @@ export function gatedMlpGateUp(launch: Launch, args: GatedMlpGateUpArguments): v
   }
   checkBytes("x", x, maxRows * gate.columns * 4);
   checkBytes("out", out, maxRows * gate.rows * 4);
-  const panelRows = panelRowsFor(maxRows, 2 * gate.columns);
-  const scalars = [gate.columns, gate.rows, dtypeCode[gate.dtype], dtypeCode[up.dtype], panelRows];
-  launch(kernel, ceilDivide(gate.rows, panelRows), [x, gate.buffer, up.buffer, out, rowCount], scalars);
+  const scalars = [gate.columns, gate.rows, dtypeCode[gate.dtype], dtypeCode[up.dtype]];
+  launch(kernel, ceilDivide(gate.rows, ITEM_OUTPUTS), [x, gate.buffer, up.buffer, out, rowCount], scalars);
 }
 
 /** One record per launch of `gatedMlp`. */
