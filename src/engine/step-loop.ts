@@ -24,11 +24,14 @@ export class StepLoop {
 
   async #run(): Promise<void> {
     let hasWorked = false;
-    do {
-      this.#hasNews = false;
-      await nextTurn();
-      hasWorked = await this.#step();
-    } while (hasWorked || this.#hasNews);
-    this.#running = null;
+    try {
+      do {
+        this.#hasNews = false;
+        await nextTurn();
+        hasWorked = await this.#step();
+      } while (hasWorked || this.#hasNews);
+    } finally {
+      this.#running = null;
+    }
   }
 }
