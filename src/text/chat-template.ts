@@ -77,7 +77,7 @@ export function renderChat(template: ChatTemplate | undefined, options: ChatOpti
     );
   }
   checkMessages(options.messages);
-  const program = parseTemplate(chooseTemplate(template, options));
+  const program = parsedTemplate(template, chooseTemplate(template, options));
   try {
     const environment = new Environment();
     for (const [name, value] of Object.entries(variablesOf(template, options))) environment.set(name, value);
@@ -118,7 +118,20 @@ function chooseTemplate({ templates }: ChatTemplate, { templateName, tools }: Ch
   throw new UserError(`The model has no chat template named ${wanted}; choose one of ${names}.`);
 }
 
-function parseTemplate(source: string): ReturnType<typeof parse> {
+type Program = ReturnType<typeof parse>;
+
+/** Parsing takes most of the time of a short conversation: 0.2 of 0.3 ms. */
+const parsed = new WeakMap<ChatTemplate, Map<string, Program>>();
+
+function parsedTemplate(template: ChatTemplate, source: string): Program {
+  const programs = parsed.get(template) ?? new Map<string, Program>();
+  parsed.set(template, programs);
+  const program = programs.get(source) ?? parseTemplate(source);
+  programs.set(source, program);
+  return program;
+}
+
+function parseTemplate(source: string): Program {
   try {
     return parse(tokenize(source, { trim_blocks: true, lstrip_blocks: true }));
   } catch (error) {
