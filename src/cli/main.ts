@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { errorMessage, UserError } from "../base/errors.ts";
+import { addAccuracyCommand } from "./commands/accuracy.ts";
 import { addBenchCommand } from "./commands/bench.ts";
 import { addChatCommand } from "./commands/chat.ts";
 import { addDevicesCommand } from "./commands/devices.ts";
@@ -39,6 +40,7 @@ function buildProgram(): Command {
   addKernelCommand(program);
   addVerifyCommand(program);
   addPlanCommand(program);
+  addAccuracyCommand(program);
   return program;
 }
 

@@ -1,0 +1,97 @@
+import { bf16ToF32, f32ToBf16 } from "../base/bf16.ts";
+import { f16ToF32, f32ToF16 } from "../base/f16.ts";
+import type { Stream, StreamShape } from "./streams.ts";
+
+/** Ways to add up Σ p·c, each rounding after every addition. */
+export const accumulators = ["float32", "float32, 16 splits", "bf16", "f16"] as const;
+
+/** One of {@link accumulators}. */
+export type Accumulator = (typeof accumulators)[number];
+
+/** Latent channels that are added up: enough for a stable mean, few enough to end soon. */
+const CHANNELS = 8;
+const SPLITS = 16;
+
+const rounding: Readonly<Record<Accumulator, (value: number) => number>> = {
+  float32: Math.fround,
+  "float32, 16 splits": Math.fround,
+  bf16: (value) => bf16ToF32(f32ToBf16(value)),
+  f16: (value) => f16ToF32(f32ToF16(value)),
+};
+
+/** Weights exp(score − highest) of the first row in float64, and channels of every token. */
+function readStream(stream: Stream, { length, latentWidth, ropeWidth }: StreamShape) {
+  const width = latentWidth + ropeWidth;
+  const weights = new Float64Array(length);
+  const values = new Float32Array(length * CHANNELS);
+  stream.visit((entry, token) => {
+    let dot = 0;
+    for (let i = 0; i < width; i++) dot += stream.queries[i]! * entry[i]!;
+    weights[token] = dot * stream.softmaxScale;
+    for (let i = 0; i < CHANNELS; i++) values[token * CHANNELS + i] = entry[i]!;
+  });
+  const highest = weights.reduce((most, score) => Math.max(most, score), Number.NEGATIVE_INFINITY);
+  return { weights: weights.map((score) => Math.exp(score - highest)), values };
+}
+
+type Read = ReturnType<typeof readStream>;
+
+/** Adds tokens `from` … `to` up: Σ w·c of each channel, then Σ w, rounding after each product and sum. */
+function addUp(
+  { weights, values }: Read,
+  from: number,
+  to: number,
+  round: (value: number) => number,
+): Float64Array {
+  const sums = new Float64Array(CHANNELS + 1);
+  for (let token = from; token < to; token++) {
+    const weight = round(weights[token]!);
+    for (let i = 0; i < CHANNELS; i++) {
+      sums[i] = round(sums[i]! + round(weight * values[token * CHANNELS + i]!));
+    }
+    sums[CHANNELS] = round(sums[CHANNELS]! + weight);
+  }
+  return sums;
+}
+
+function addInSplits(read: Read, splits: number, round: (value: number) => number): Float64Array {
+  const tokens = read.weights.length;
+  const total = new Float64Array(CHANNELS + 1);
+  for (let split = 0; split < splits; split++) {
+    const part = addUp(
+      read,
+      Math.floor((split * tokens) / splits),
+      Math.floor(((split + 1) * tokens) / splits),
+      round,
+    );
+    part.forEach((sum, i) => {
+      total[i] = round(total[i]! + sum);
+    });
+  }
+  return total;
+}
+
+/**
+ * The relative error of the first row's output (eight of its channels, unrounded entries) for every way of adding up, beside
+ * the same sums in float64. Computed here, not on the device: it shows what an accumulator costs.
+ */
+export function accumulationErrors(
+  stream: Stream,
+  shape: StreamShape,
+): Readonly<Record<Accumulator, number>> {
+  const read = readStream(stream, shape);
+  const outputs = (sums: Float64Array) => sums.subarray(0, CHANNELS).map((sum) => sum / sums[CHANNELS]!);
+  const exact = outputs(addUp(read, 0, shape.length, (value) => value));
+  const size = Math.hypot(...exact);
+  const errorOf = (accumulator: Accumulator) => {
+    const splits = accumulator === "float32, 16 splits" ? SPLITS : 1;
+    const sums = outputs(addInSplits(read, splits, rounding[accumulator]));
+    return Math.hypot(...sums.map((value, i) => value - exact[i]!)) / size;
+  };
+  return {
+    float32: errorOf("float32"),
+    "float32, 16 splits": errorOf("float32, 16 splits"),
+    bf16: errorOf("bf16"),
+    f16: errorOf("f16"),
+  };
+}

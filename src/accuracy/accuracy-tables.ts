@@ -1,0 +1,195 @@
+import type { LatentDtype } from "../kernels/common/latent-cache.ts";
+import { fitGrowth, type GrowthLaw } from "./growth-law.ts";
+import type { ModelEffect } from "./model-effect.ts";
+import type { StreamName } from "./streams.ts";
+import type { AttentionRow, Study } from "./study.ts";
+
+/** Everything that `flashmla accuracy` found. */
+export interface AccuracyResult {
+  readonly device: string;
+  readonly study: Study;
+  /** Null when it was not asked for or could not be measured. */
+  readonly model: {
+    readonly name: string;
+    readonly tokens: number;
+    readonly effects: readonly ModelEffect[];
+  } | null;
+}
+
+/** Rows of text; the first is the head. */
+export type Rows = readonly (readonly string[])[];
+
+/** How the error of one format grows on one kind of context. */
+export interface FittedGrowth {
+  readonly stream: StreamName;
+  readonly dtype: LatentDtype;
+  readonly output: "out" | "lse";
+  readonly law: GrowthLaw | null;
+}
+
+/** A context length for people: 1k, 64k, 1M. */
+export function lengthName(length: number): string {
+  if (length % 2 ** 20 === 0) return `${length / 2 ** 20}M`;
+  return length % 1024 === 0 ? `${length / 1024}k` : String(length);
+}
+
+const scientific = (value: number) => (value === 0 ? "0" : value.toExponential(1));
+
+/** A share in percent: two decimals, or two digits where those would all be 0. */
+export function percent(share: number): string {
+  const value = 100 * share;
+  if (value === 0 || value >= 0.01) return `${value.toFixed(2)} %`;
+  const decimals = 1 - Math.floor(Math.log10(value));
+  return `${value.toFixed(Math.min(20, decimals))} %`;
+}
+
+/** Values of `of` among `rows`, each once, in the order of their first mention. */
+const distinct = <Row, Value>(rows: readonly Row[], of: (row: Row) => Value): Value[] => [
+  ...new Set(rows.map(of)),
+];
+
+const find = (rows: readonly AttentionRow[], stream: StreamName, dtype: LatentDtype, length: number) =>
+  rows.find((row) => row.stream === stream && row.dtype === dtype && row.length === length);
+
+/** The fitted laws of every kind of context and format, of the output and of the log-sum-exp. */
+export function fittedGrowth({ attention }: Study): FittedGrowth[] {
+  return distinct(attention, (row) => row.stream).flatMap((stream) =>
+    distinct(attention, (row) => row.dtype).flatMap((dtype) =>
+      (["out", "lse"] as const).map((output) => {
+        const rows = attention.filter((row) => row.stream === stream && row.dtype === dtype);
+        const law = fitGrowth(rows.map((row) => ({ length: row.length, error: row[output] })));
+        return { stream, dtype, output, law };
+      }),
+    ),
+  );
+}
+
+/** Errors of `output` by context length, a row for every kind of context and format, with the exponent of its growth. */
+export function errorRows(study: Study, output: "out" | "lse"): Rows {
+  const { attention } = study;
+  const lengths = distinct(attention, (row) => row.length);
+  const laws = fittedGrowth(study).filter((fitted) => fitted.output === output);
+  const rows = laws.map(({ stream, dtype, law }) => {
+    const errors = lengths.map((length) => find(attention, stream, dtype, length)?.[output]);
+    const cells = errors.map((error) => (error === undefined ? "" : scientific(error)));
+    return [stream, dtype, ...cells, law === null ? "" : law.exponent.toFixed(2)];
+  });
+  const name = output === "out" ? "output, relative" : "log-sum-exp, absolute";
+  return [[name, "cache", ...lengths.map(lengthName), "exponent"], ...rows];
+}
+
+/** Errors of ways of adding up by context length. */
+export function accumulationRows({ accumulation }: Study): Rows {
+  const lengths = distinct(accumulation, (row) => row.length);
+  const rows = distinct(accumulation, (row) => row.stream).flatMap((stream) =>
+    distinct(accumulation, (row) => row.accumulator).map((accumulator) => {
+      const errors = lengths.map(
+        (length) =>
+          accumulation.find(
+            (row) => row.stream === stream && row.accumulator === accumulator && row.length === length,
+          )?.error,
+      );
+      return [stream, accumulator, ...errors.map((error) => (error === undefined ? "" : scientific(error)))];
+    }),
+  );
+  return [["context", "sums in", ...lengths.map(lengthName)], ...rows];
+}
+
+/** The model's figures, a row for every format. */
+export function modelRows(effects: readonly ModelEffect[]): Rows {
+  const head = [
+    "cache",
+    "bytes a token and layer",
+    "perplexity",
+    "bits/byte",
+    "same choice",
+    "same continuation",
+  ];
+  const rows = effects.map((effect) => [
+    effect.dtype,
+    String(effect.bytesPerTokenAndLayer),
+    effect.perplexity.toFixed(4),
+    effect.bitsPerByte.toFixed(4),
+    percent(effect.agreement),
+    `${effect.sameTokens.toFixed(1)} of 64 tokens`,
+  ]);
+  return [head, ...rows];
+}
+
+function sentenceOnOutput({ attention }: Study): string[] {
+  const realistic = attention.filter((row) => row.stream === "realistic");
+  const last = realistic.reduce((most, row) => Math.max(most, row.length), 0);
+  const first = realistic.reduce((least, row) => Math.min(least, row.length), Number.POSITIVE_INFINITY);
+  const parts = distinct(realistic, (row) => row.dtype).flatMap((dtype) => {
+    const [short, long] = [
+      find(realistic, "realistic", dtype, first),
+      find(realistic, "realistic", dtype, last),
+    ];
+    if (short === undefined || long === undefined) return [];
+    return [`${dtype} ${percent(short.out)} and ${percent(long.out)}`];
+  });
+  if (parts.length === 0) return [];
+  return [
+    `How far attention's output is from exact, at ${lengthName(first)} and at ${lengthName(last)} tokens of a realistic context: ${parts.join(", ")}.`,
+  ];
+}
+
+function sentenceOnGrowth(study: Study): string[] {
+  const laws = fittedGrowth(study).filter(({ output, law }) => output === "out" && law !== null);
+  const steepest = laws.reduce<FittedGrowth | null>(
+    (most, one) => (most === null || one.law!.exponent > most.law!.exponent ? one : most),
+    null,
+  );
+  if (steepest === null) return [];
+  const growth = 2 ** steepest.law!.exponent;
+  return [
+    `Of all formats and contexts the fastest growth is that of ${steepest.dtype} on ${steepest.stream} contexts: length to the power of ${steepest.law!.exponent.toFixed(2)}, ${growth.toFixed(2)} times the error for twice the context.`,
+  ];
+}
+
+function sentenceOnModel({ model }: AccuracyResult): string[] {
+  const [exact, ...others] = model?.effects ?? [];
+  if (exact === undefined || model === null) return [];
+  const parts = others.map(({ dtype, perplexity, agreement }) => {
+    const change = perplexity / exact.perplexity - 1;
+    return `${dtype} ${change < 0 ? "−" : "+"}${percent(Math.abs(change))} (the likeliest token is the same at ${percent(agreement)} of positions)`;
+  });
+  return [
+    `What ${model.name} loses on ${model.tokens} tokens of held-out text, as perplexity beside ${exact.perplexity.toFixed(3)} with an ${exact.dtype} cache: ${parts.join(", ")}.`,
+  ];
+}
+
+function sentenceOnSums({ accumulation }: Study): string[] {
+  const last = accumulation.reduce((most, row) => Math.max(most, row.length), 0);
+  const of = (accumulator: string) =>
+    accumulation.find(
+      (row) => row.stream === "all equal" && row.length === last && row.accumulator === accumulator,
+    )?.error;
+  const [wide, split, narrow] = [of("float32"), of("float32, 16 splits"), of("bf16")];
+  if (wide === undefined || split === undefined || narrow === undefined) return [];
+  return [
+    `Where all ${lengthName(last)} tokens count alike, sums in float32 are off by ${scientific(wide)} (${scientific(split)} in 16 splits, as the kernels add up) and sums in bf16 by ${narrow < 1 ? scientific(narrow) : `${narrow.toFixed(0)} times the result`}: what is kept may be narrow, what is added up may not.`,
+  ];
+}
+
+/** The finding in plain words, a sentence each. */
+export function findingsOf(result: AccuracyResult): string[] {
+  const { skipped } = result.study;
+  const missing =
+    skipped.length === 0
+      ? []
+      : [`Not measured: ${skipped.length} of the cases; they are listed below with the reason.`];
+  return [
+    ...sentenceOnModel(result),
+    ...sentenceOnOutput(result.study),
+    ...sentenceOnGrowth(result.study),
+    ...sentenceOnSums(result.study),
+    ...missing,
+  ];
+}
+
+/** What was not measured, with the reason. */
+export const skippedRows = ({ skipped }: Study): Rows => [
+  ["not measured", "reason"],
+  ...skipped.map(({ what, reason }) => [what, reason]),
+];

@@ -1,0 +1,112 @@
+import { errorMessage } from "../base/errors.ts";
+import type { Device } from "../device/device.ts";
+import type { LatentDtype } from "../kernels/common/latent-cache.ts";
+import { type Accumulator, accumulationErrors, accumulators } from "./accumulation.ts";
+import { attentionTruth } from "./attention-truth.ts";
+import { type AttentionError, measureAttention } from "./measure-attention.ts";
+import { createStream, type StreamName, type StreamShape } from "./streams.ts";
+
+/** What is studied. */
+export interface StudyOptions {
+  readonly device: Device;
+  /** Context lengths, ascending. */
+  readonly lengths: readonly number[];
+  readonly streams: readonly StreamName[];
+  readonly dtypes: readonly LatentDtype[];
+  readonly widths: Omit<StreamShape, "length" | "seed">;
+  /** Contexts that would begin later than this, by `performance.now()`, are left out and named. */
+  readonly deadline: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: (doneTokens: number, totalTokens: number) => void;
+}
+
+/** The error of one cache format on one context. */
+export interface AttentionRow extends AttentionError {
+  readonly stream: StreamName;
+  readonly length: number;
+  readonly dtype: LatentDtype;
+}
+
+/** The error of one way of adding up on one context. */
+export interface AccumulationRow {
+  readonly stream: StreamName;
+  readonly length: number;
+  readonly accumulator: Accumulator;
+  readonly error: number;
+}
+
+/** What was measured, and what was not, with the reason. */
+export interface Study {
+  readonly attention: readonly AttentionRow[];
+  readonly accumulation: readonly AccumulationRow[];
+  readonly skipped: readonly { readonly what: string; readonly reason: string }[];
+}
+
+/** Streams on which ways of adding up are compared: the others say nothing more about sums. */
+const summed: readonly StreamName[] = ["realistic", "all equal"];
+const SEED = 7;
+
+interface Rows {
+  readonly attention: AttentionRow[];
+  readonly accumulation: AccumulationRow[];
+  readonly skipped: { what: string; reason: string }[];
+}
+
+async function studyContext(
+  options: StudyOptions,
+  stream: StreamName,
+  length: number,
+  rows: Rows,
+  onPass: () => void,
+): Promise<void> {
+  const shape = { ...options.widths, length, seed: SEED };
+  const context = createStream(stream, shape);
+  const truth = attentionTruth(context, shape);
+  onPass();
+  for (const dtype of options.dtypes) {
+    if (options.signal?.aborted) return;
+    try {
+      const error = await measureAttention(options.device, context, shape, dtype, truth);
+      rows.attention.push({ stream, length, dtype, ...error });
+    } catch (error) {
+      rows.skipped.push({ what: `${stream}, ${length} tokens, ${dtype}`, reason: errorMessage(error) });
+    }
+    onPass();
+  }
+  if (!summed.includes(stream)) return;
+  const errors = accumulationErrors(context, shape);
+  for (const accumulator of accumulators) {
+    rows.accumulation.push({ stream, length, accumulator, error: errors[accumulator] });
+  }
+}
+
+function reasonToStop({ signal, deadline }: StudyOptions): string | null {
+  if (signal?.aborted) return "stopped by Ctrl-C";
+  return performance.now() > deadline ? "the time limit was reached; raise --time-limit" : null;
+}
+
+/**
+ * Measures every stream at every length with every cache format, short contexts first. What does not fit the device, or the time,
+ * or has no kernel is named in `skipped`; what was finished before is kept.
+ */
+export async function runStudy(options: StudyOptions): Promise<Study> {
+  const { lengths, streams, dtypes, onProgress } = options;
+  const rows: Rows = { attention: [], accumulation: [], skipped: [] };
+  const total = lengths.reduce((sum, length) => sum + length, 0) * streams.length * (dtypes.length + 1);
+  let done = 0;
+  for (const length of lengths) {
+    for (const stream of streams) {
+      // Signals and the progress display get their turn.
+      await new Promise((resolve) => setImmediate(resolve));
+      const reason = reasonToStop(options);
+      if (reason !== null) rows.skipped.push({ what: `${stream}, ${length} tokens`, reason });
+      else {
+        await studyContext(options, stream, length, rows, () => {
+          done += length;
+          onProgress?.(done, total);
+        });
+      }
+    }
+  }
+  return rows;
+}

@@ -1,0 +1,183 @@
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { accuracyPage } from "../../accuracy/accuracy-page.ts";
+import {
+  type AccuracyResult,
+  accumulationRows,
+  errorRows,
+  findingsOf,
+  fittedGrowth,
+  modelRows,
+  type Rows,
+  skippedRows,
+} from "../../accuracy/accuracy-tables.ts";
+import { measureModelEffect } from "../../accuracy/model-effect.ts";
+import { streamNames } from "../../accuracy/streams.ts";
+import { runStudy } from "../../accuracy/study.ts";
+import { errorMessage, UserError } from "../../base/errors.ts";
+import { createReport, type Report, writeReport } from "../../bench/report.ts";
+import type { Device } from "../../device/device.ts";
+import { deviceKinds, openDevice } from "../../device/open.ts";
+import { latentDtypes } from "../../kernels/common/latent-cache.ts";
+import { writePage } from "../../report/write-page.ts";
+import { integerFlag } from "../flags.ts";
+import { findModel, findTokenizer, shippedModel, withInterrupt } from "../model-session.ts";
+import { formatTable, note, paint, printJson, printLine } from "../output.ts";
+import { startProgress } from "../progress.ts";
+
+const heldOutText = fileURLToPath(new URL("../../../data/shakespeare-held-out.txt", import.meta.url));
+/** 1k … 256k by fours; `--full` adds 1M, for which a device needs 2.4 GB. */
+const defaultLengths = [1024, 4096, 16384, 65536, 262144];
+const fullLengths = [...defaultLengths, 1048576];
+
+interface AccuracyFlags {
+  readonly lengths?: readonly number[];
+  readonly full?: boolean;
+  readonly width: 128 | 256 | 512;
+  readonly heads: number;
+  readonly timeLimit?: number;
+  readonly device?: string;
+  readonly threads?: number;
+  readonly model: string | false;
+  readonly text?: string;
+  readonly out?: string;
+  readonly html?: string;
+  readonly json?: boolean;
+}
+
+type Measured = AccuracyResult & { readonly name: string };
+
+function lengthsFlag(text: string): number[] {
+  const lengths = text.split(",").map(integerFlag(1, 2 ** 22));
+  if (lengths.every((length, i) => i === 0 || length > lengths[i - 1]!)) return lengths;
+  throw new InvalidArgumentError("Expected ascending numbers separated by commas.");
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new UserError(
+      `The text ${path} cannot be read (${errorMessage(error)}); give another with --text.`,
+    );
+  }
+}
+
+async function studyModel(
+  device: Device,
+  name: string,
+  flags: AccuracyFlags,
+  signal: AbortSignal,
+): Promise<AccuracyResult["model"]> {
+  const folder = await findModel(name, signal);
+  const tokenizer = await findTokenizer(folder);
+  const text = readText(flags.text ?? heldOutText);
+  const ids = [...tokenizer.encode(text, { addSpecialTokens: false })];
+  if (ids.length < 2)
+    throw new UserError("The text has fewer than two tokens; give a longer one with --text.");
+  const bar = startProgress("Reading held-out text", "tokens");
+  try {
+    const effects = await measureModelEffect({
+      ...{ device, folder: folder.path, config: folder.config, ids, dtypes: latentDtypes, signal },
+      bytes: Buffer.byteLength(text),
+      onToken: (done, total) => bar.update(done, total),
+    });
+    return { name: name === shippedModel ? "shakespeare-mla" : name, tokens: ids.length, effects };
+  } finally {
+    bar.stop();
+  }
+}
+
+async function measure(flags: AccuracyFlags, signal: AbortSignal): Promise<Measured> {
+  const deadline = performance.now() + 1000 * (flags.timeLimit ?? (flags.full ? 3600 : 540));
+  const threads = flags.threads === undefined ? {} : { threads: flags.threads };
+  const wanted = flags.model === false ? "attention" : "models";
+  const device = await openDevice({ kind: flags.device, wanted, ...threads });
+  try {
+    const model = flags.model === false ? null : await studyModel(device, flags.model, flags, signal);
+    const bar = startProgress("Measuring attention", "tokens");
+    const study = await runStudy({
+      ...{ device, streams: streamNames, dtypes: latentDtypes, deadline, signal },
+      lengths: flags.lengths ?? (flags.full ? fullLengths : defaultLengths),
+      widths: { latentWidth: flags.width, ropeWidth: 64, heads: flags.heads },
+      onProgress: (done, total) => bar.update(done, total),
+    });
+    bar.stop();
+    return { name: "accuracy", device: device.name, study, model };
+  } finally {
+    await device.close();
+  }
+}
+
+function printTable(rows: Rows): void {
+  const [head = "", ...lines] = formatTable(rows).split("\n");
+  printLine([paint.bold(head), ...lines, ""].join("\n"));
+}
+
+function printResult(result: AccuracyResult): void {
+  printLine(`${findingsOf(result).join("\n")}\n`);
+  const { study, model } = result;
+  if (model !== null) printTable(modelRows(model.effects));
+  for (const rows of [errorRows(study, "out"), errorRows(study, "lse"), accumulationRows(study)])
+    printTable(rows);
+  if (study.skipped.length > 0) printTable(skippedRows(study));
+}
+
+const originOf = (report: Report<Measured>): [string, string][] => [
+  ["command", "flashmla accuracy"],
+  ["date", report.date],
+  ["version", `${report.versions.flashmla}, commit ${report.commit ?? "unknown"}`],
+  ["machine", report.machine.cpu],
+  ["device", report.device],
+  ["method", "docs/accuracy.md"],
+];
+
+async function runAccuracy(flags: AccuracyFlags, version: string, signal: AbortSignal): Promise<void> {
+  const report = createReport(await measure(flags, signal), version);
+  if (!flags.json) printResult(report);
+  if (flags.html !== undefined) {
+    await writePage(accuracyPage(report, originOf(report)), flags.html);
+    note(`Written to ${flags.html}`);
+  }
+  if (flags.out !== undefined) note(`Written to ${writeReport(report, flags.out)}`);
+  printJson({ ...report, growth: fittedGrowth(report.study) });
+}
+
+/** Adds `flashmla accuracy`: what each cache format costs, out to a million tokens. */
+export function addAccuracyCommand(program: Command): void {
+  program
+    .command("accuracy")
+    .description(
+      "What each cache format costs: errors of attention against float64, and of a real model's text.",
+    )
+    .option("--lengths <list>", "context lengths; default: 1k, 4k, 16k, 64k, 256k", lengthsFlag)
+    .option("--full", "also one million tokens")
+    .addOption(
+      new Option("--width <d_c>", "width of the latent").choices(["128", "256", "512"]).default("512"),
+    )
+    .option("--heads <n>", "query rows of a context", integerFlag(1, 128), 4)
+    .option(
+      "--time-limit <s>",
+      "contexts that would begin later are left out and named; default: 540, with --full 3600",
+      integerFlag(1),
+    )
+    .addOption(new Option("--device <kind>", "device to measure").choices(deviceKinds))
+    .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
+    .option("--model <model>", "folder or hub id of the real model", shippedModel)
+    .option("--no-model", "synthetic contexts alone")
+    .option("--text <file>", "held-out text of the model; default: an excerpt that ships with flashmla")
+    .option("--out <folder>", "also write <folder>/<machine>/<date>-accuracy.json")
+    .option("--html <file>", "also write the report with its charts as one HTML file")
+    .option("--json", "print the JSON line alone")
+    .addHelpText(
+      "after",
+      "\nMethod and findings: docs/accuracy.md\nExample: flashmla accuracy --full --html accuracy.html",
+    )
+    .action((flags: Omit<AccuracyFlags, "width"> & { width: string }) => {
+      const width = { "128": 128, "256": 256 }[flags.width] ?? 512;
+      return withInterrupt((signal) =>
+        runAccuracy({ ...flags, width: width as AccuracyFlags["width"] }, program.version() ?? "", signal),
+      );
+    });
+}
