@@ -46,5 +46,5 @@ export function logRequest(logger: Logger, record: RequestRecord, status: number
   const reason = error instanceof Error ? error.message : String(error);
   if (error === undefined) logger[polled.has(path) ? "debug" : "info"](fields, "request");
   else if (status >= 500) logger.error({ ...fields, err: error }, "request failed");
-  else logger.warn({ ...fields, reason }, "request refused");
+  else logger.warn({ ...fields, reason }, status === CLIENT_CLOSED ? "client left" : "request refused");
 }
