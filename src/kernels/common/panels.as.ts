@@ -51,7 +51,12 @@ export function packPanel(dtype: i32, source: usize, rowBytes: usize, rows: i32,
   else packAs<f32>(source, rowBytes, rows, count, target);
 }
 
-/** c [4, 8] = Σ_k a[k][0…3]ᵀ · b[k][0…7]; `a` is one half of a panel, `b` a panel; c contiguous. */
+/**
+ * c [4, 8] = Σ_k a[k][0…3]ᵀ · b[k][0…7]; `a` is one half of a panel, `b` a panel; c contiguous. Inline, because V8
+ * unrolls a loop that lies in other loops, and does not unroll one that is a function by itself.
+ */
+// @ts-ignore: decorator
+@inline
 export function panelTile(a: usize, b: usize, count: i32, c: usize): void {
   let s00 = f32x4.splat(0), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00, s30 = s00, s31 = s00;
   const end = b + (<usize>count << 5);

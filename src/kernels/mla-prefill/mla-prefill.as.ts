@@ -57,39 +57,48 @@ function packLatent(args: usize, first: i32, length: i32, rows: usize, target: u
   packPanel(F32, rows, rowBytes, 8, latent + rope, target);
 }
 
-/** Keys as panels of 8 tokens [d_n + d_r]: W_UK·c, then the cached rotary values; values as panels of 8 channels. */
+/**
+ * Keys as panels of 8 tokens [d_n + d_r]: W_UK·c, then the cached rotary values; values as panels of 8 channels. Eight rows
+ * of weights stay in the first-level cache while all tokens of the tile pass.
+ */
 function expandTile(args: usize, latents: usize, weights: usize, keys: usize, values: usize): void {
   const latent = argInt(args, LATENT);
-  const nope = argInt(args, NOPE);
+  const nope = <usize>argInt(args, NOPE);
   const rope = <usize>argInt(args, ROPE);
   const latentBytes = <usize>latent << 5;
   const panelBytes = latentBytes + (rope << 5);
-  const keyBytes = (<usize>nope + rope) << 5;
-  const valueWeights = weights + (<usize>nope >> 3) * latentBytes;
-  for (let panel: usize = 0; panel < <usize>KEYS / 8; panel++) {
-    const source = latents + panel * panelBytes;
-    const target = keys + panel * keyBytes;
-    for (let d = 0; d < nope; d += 4) {
-      const w = weights + <usize>(d >> 3) * latentBytes + (<usize>(d & 4) << 2);
-      panelTile(w, source, latent, target + (<usize>d << 5));
+  const keyBytes = (nope + rope) << 5;
+  for (let d: usize = 0; d < nope; d += 8) {
+    const w = weights + (d >> 3) * latentBytes;
+    for (let panel: usize = 0; panel < <usize>KEYS / 8; panel++) {
+      const source = latents + panel * panelBytes;
+      const target = keys + panel * keyBytes + (d << 5);
+      panelTile(w, source, latent, target);
+      panelTile(w + 16, source, latent, target + 128);
     }
-    memory.copy(target + (<usize>nope << 5), source + latentBytes, rope << 5);
-    for (let v = 0; v < argInt(args, VALUE); v += 8) {
-      const w = valueWeights + <usize>(v >> 3) * latentBytes;
-      const to = values + <usize>(v >> 3) * (KEYS * 32) + (panel << 8);
-      panelTile(source, w, latent, to);
-      panelTile(source + 16, w, latent, to + 128);
+  }
+  for (let panel: usize = 0; panel < <usize>KEYS / 8; panel++) {
+    memory.copy(keys + panel * keyBytes + (nope << 5), latents + panel * panelBytes + latentBytes, rope << 5);
+  }
+  const valueWeights = weights + (nope >> 3) * latentBytes;
+  for (let v: usize = 0; v < <usize>argInt(args, VALUE); v += 8) {
+    const w = valueWeights + (v >> 3) * latentBytes;
+    for (let panel: usize = 0; panel < <usize>KEYS / 8; panel++) {
+      const source = latents + panel * panelBytes;
+      const target = values + (v >> 3) * (KEYS * 32) + (panel << 8);
+      panelTile(source, w, latent, target);
+      panelTile(source + 16, w, latent, target + 128);
     }
   }
 }
 
 /**
- * Online softmax of 8 queries, one a lane, over `scores` [KEYS][8] in place: lane i sees keys under `visible` + i.
+ * Online softmax of 8 queries, one a lane, over `scores` [keys][8] in place: lane i sees keys under `visible` + i.
  * State: 8 maxima of the scaled base-2 scores, 8 sums. Writes the 8 factors by which earlier results shrink.
  */
-function softmaxPanel(scores: usize, visible: i32, scale: f32, state: usize, factors: usize): void {
+function softmaxPanel(scores: usize, keys: i32, visible: i32, scale: f32, state: usize, factors: usize): void {
   const scales = f32x4.splat(scale);
-  const end = scores + KEYS * 32;
+  const end = scores + (<usize>keys << 5);
   for (let half: usize = 0; half < 32; half += 16) {
     const limit = i32x4.add(i32x4.splat(visible + <i32>(half >> 2)), i32x4(0, 1, 2, 3));
     const before = v128.load(state + half);
@@ -99,7 +108,7 @@ function softmaxPanel(scores: usize, visible: i32, scale: f32, state: usize, fac
       const scaled = f32x4.mul(v128.load(at), scales);
       const seen = v128.bitselect(scaled, f32x4.splat(-Infinity), i32x4.lt_s(key, limit));
       v128.store(at, seen);
-      highest = f32x4.max(highest, seen);
+      highest = f32x4.pmax(highest, seen);
       key = i32x4.add(key, i32x4.splat(1));
     }
     let sum = f32x4.splat(0);
@@ -127,18 +136,19 @@ function attendPanel(args: usize, head: i32, first: i32, visible: i32, keys: usi
   const factors = scores + KEYS * 32;
   const spare = factors + 32;
   packPanel(F32, argPointer(args, Q) + start * widthBytes, <usize>heads * widthBytes, rows, width, work);
-  for (let key: usize = 0; key < <usize>KEYS; key += 4) {
+  const count = min(KEYS, (visible + 7 + 3) & ~3); // keys that any of the 8 queries sees
+  for (let key: usize = 0; key < <usize>count; key += 4) {
     const panel = keys + (key >> 3) * (widthBytes << 3) + ((key & 4) << 2);
     panelTile(panel, work, width, scores + (key << 5));
   }
-  softmaxPanel(scores, visible, argFloat(args, SCALE), state, factors);
+  softmaxPanel(scores, count, visible, argFloat(args, SCALE), state, factors);
   const outStride = <usize>(heads * valueWidth) << 2;
   const out = argPointer(args, OUT) + ((start * <usize>valueWidth) << 2);
   for (let half = 0; half < rows; half += 4) {
     for (let v: usize = 0; v < <usize>valueWidth << 2; v += 32) {
       const c = out + <usize>half * outStride + v;
       panelTileAdd(
-        scores + (<usize>half << 2), values + v * KEYS, KEYS, factors + (<usize>half << 2),
+        scores + (<usize>half << 2), values + v * KEYS, count, factors + (<usize>half << 2),
         c,
         half + 1 < rows ? c + outStride : spare,
         half + 2 < rows ? c + 2 * outStride : spare,
