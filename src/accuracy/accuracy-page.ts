@@ -38,6 +38,7 @@ function fittedSeries(study: Study, stream: StreamName, dtype: string, output: "
     law: law && {
       name: `${dtype} law`,
       isEstimated: true,
+      fittedTo: dtype,
       points: rows.map(({ length }) => ({ x: length, y: predictError(law, length) })),
     },
   };
@@ -49,8 +50,7 @@ export function growthChart(study: Study, stream: StreamName, output: "out" | "l
   const series = dtypes.flatMap((dtype) => {
     const fitted = fittedSeries(study, stream, dtype, output);
     if (fitted === null) return [];
-    // Seven series can be told apart: the law of f32, which is all arithmetic, is the one left to the table.
-    return fitted.law === null || dtype === "f32" ? [fitted.measured] : [fitted.measured, fitted.law];
+    return fitted.law === null ? [fitted.measured] : [fitted.measured, fitted.law];
   });
   if (series.length === 0) return null;
   const name = output === "out" ? "Output" : "Log-sum-exp";

@@ -13,6 +13,8 @@ export interface ChartSeries {
   readonly name: string;
   /** Computed rather than measured: its line is dashed and its bars are pale. */
   readonly isEstimated?: boolean;
+  /** Name of the series that this is fitted to: its line takes that colour, without marks and without a legend. */
+  readonly fittedTo?: string;
   readonly points: readonly { readonly x: number | string; readonly y: number }[];
 }
 
@@ -39,7 +41,7 @@ export interface Chart {
 const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"];
 const shapes = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right"];
 
-/** Series a chart can tell apart. */
+/** Series a chart can tell apart, beside those fitted to them. */
 const MOST_SERIES = palette.length;
 
 function checkValue(value: number | string, axis: ChartAxis, where: string): void {
@@ -51,11 +53,13 @@ function checkValue(value: number | string, axis: ChartAxis, where: string): voi
 
 /** Throws RangeError for a chart with nothing in it, too much in it, or values that its axes cannot show. */
 function checkChart({ title, series, x, y, rules = [] }: Chart): void {
-  if (series.length === 0 || series.length > MOST_SERIES) {
-    throw new RangeError(
-      `series of ${JSON.stringify(title)} must be 1 to ${MOST_SERIES}, got ${series.length}`,
-    );
+  const own = series.filter(({ fittedTo }) => fittedTo === undefined).map(({ name }) => name);
+  if (own.length === 0 || own.length > MOST_SERIES) {
+    throw new RangeError(`series of ${JSON.stringify(title)} must be 1 to ${MOST_SERIES}, got ${own.length}`);
   }
+  const lost = series.find(({ fittedTo }) => fittedTo !== undefined && !own.includes(fittedTo));
+  if (lost !== undefined)
+    throw new RangeError(`${lost.name} is fitted to ${lost.fittedTo}, which is no series`);
   for (const { name, points } of series) {
     if (points.length === 0) throw new RangeError(`the series ${name} of ${JSON.stringify(title)} is empty`);
     for (const point of points) {
@@ -67,21 +71,14 @@ function checkChart({ title, series, x, y, rules = [] }: Chart): void {
 }
 
 function seriesScales({ series }: Chart) {
-  const names = series.map(({ name }) => name);
-  return {
-    color: {
-      field: "series",
-      type: "nominal" as const,
-      title: null,
-      scale: { domain: names, range: palette.slice(0, names.length) },
-    },
-    shape: {
-      field: "series",
-      type: "nominal" as const,
-      title: null,
-      scale: { domain: names, range: shapes.slice(0, names.length) },
-    },
-  };
+  const own = series.filter(({ fittedTo }) => fittedTo === undefined).map(({ name }) => name);
+  const places = series.map(({ name, fittedTo }) => own.indexOf(fittedTo ?? name));
+  const domain = series.map(({ name }) => name);
+  const channel = (range: readonly string[]) => ({
+    ...{ field: "series", type: "nominal" as const, title: null, legend: { values: own } },
+    scale: { domain, range: places.map((place) => range[place]!) },
+  });
+  return { color: channel(palette), shape: channel(shapes) };
 }
 
 /** Estimated series: dashes on a line, pale bars. The legend has them in their names' entries already. */
@@ -104,27 +101,29 @@ const barOpacity = {
   scale: { domain: [false, true], range: [1, 0.45] },
 };
 
-/** From numbers on an axis of up to a million and more to "1M": ticks of powers of ten and of two stay readable. */
-const tickFormat = "~s";
+/** Thousands and more as 1k, 1M; small values with an exponent; what lies between as it is. */
+const tickLabel =
+  "abs(datum.value) >= 1000 ? format(datum.value, '~s') : datum.value != 0 && abs(datum.value) < 0.01 ? format(datum.value, '.1~e') : format(datum.value, '~g')";
 
 function axisOf({ title, scale = "linear" }: ChartAxis, isZeroBased: boolean) {
   const type = "quantitative" as const;
-  const format = scale === "log" ? "~g" : tickFormat;
   return {
-    type,
-    title,
+    ...{ type, title, axis: { labelExpr: tickLabel, tickCount: 8 } },
     scale: { type: scale, ...(scale === "log" ? {} : { zero: isZeroBased }) },
-    axis: { format },
   };
 }
 
 function lineLayer(chart: Chart): object[] {
   const { color, shape } = seriesScales(chart);
-  const x = { field: "x", ...axisOf(chart.x, false), axis: { format: tickFormat, tickCount: 8 } };
+  const x = { field: "x", ...axisOf(chart.x, false) };
   const y = { field: "y", ...axisOf(chart.y, true) };
   return [
     { mark: { type: "line", strokeWidth: 2 }, encoding: { x, y, color, strokeDash: lineDash } },
-    { mark: { type: "point", filled: true, size: 45, opacity: 1 }, encoding: { x, y, color, shape } },
+    {
+      transform: [{ filter: "!datum.fitted" }],
+      mark: { type: "point", filled: true, size: 45, opacity: 1 },
+      encoding: { x, y, color, shape },
+    },
   ];
 }
 
@@ -160,15 +159,26 @@ function ruleLayers({ rules = [] }: Chart): object[] {
  */
 export function chartSpec(chart: Chart): TopLevelSpec {
   checkChart(chart);
-  const values = chart.series.flatMap(({ name, isEstimated = false, points }) =>
-    points.map(({ x, y }) => ({ series: name, estimated: isEstimated, x, y })),
+  const values = chart.series.flatMap(({ name, isEstimated = false, fittedTo, points }) =>
+    points.map(({ x, y }) => ({
+      series: name,
+      estimated: isEstimated,
+      fitted: fittedTo !== undefined,
+      x,
+      y,
+    })),
   );
   const layer = [...(chart.kind === "line" ? lineLayer(chart) : barLayer(chart)), ...ruleLayers(chart)];
   const font = "system-ui, sans-serif";
   const spec: object = {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
     ...{ width: 620, height: 300, background: "white", data: { values }, layer },
-    config: { font, view: { stroke: null }, legend: { orient: "bottom", columns: 4, labelLimit: 240 } },
+    config: {
+      font,
+      view: { stroke: null },
+      axis: { gridColor: "#ececec" },
+      legend: { orient: "bottom", columns: 4, labelLimit: 240 },
+    },
   };
   return spec as TopLevelSpec;
 }

@@ -62,7 +62,13 @@ describe("charts", () => {
   it("hold every point of every series, named", () => {
     const spec = JSON.parse(JSON.stringify(chartSpec(lines)));
     expect(spec.data.values).toHaveLength(5);
-    expect(spec.data.values[3]).toEqual({ series: "fitted <law>", estimated: true, x: 1024, y: 1024 * 2e-9 });
+    expect(spec.data.values[3]).toEqual({
+      series: "fitted <law>",
+      estimated: true,
+      fitted: false,
+      x: 1024,
+      y: 1024 * 2e-9,
+    });
   });
   it("draw one mark a point, the legend and the rules", async () => {
     const svg = await renderChart(lines, "c");
@@ -77,6 +83,25 @@ describe("charts", () => {
     const svg = await renderChart(bars, "c");
     const starts = [...svg.matchAll(/aria-roledescription="bar" d="M([\d.]+),/g)].map((match) => match[1]);
     expect(new Set(starts).size).toBe(4);
+  });
+  it("draw a fitted law in its series' colour, without marks or legend", async () => {
+    const [measured, law] = lines.series;
+    const series = [measured!, { ...law!, fittedTo: "bf16" }];
+    const svg = await renderChart({ ...lines, series }, "c");
+    expect(count(svg, /aria-roledescription="point"/g)).toBe(3);
+    expect(svg).not.toMatch(/<text[^>]*>fitted &lt;law&gt;/);
+    const colours = [...svg.matchAll(/aria-roledescription="line mark".*?stroke="(#\w+)"/g)].map(
+      (match) => match[1],
+    );
+    expect(new Set(colours).size).toBe(1);
+    expect(() => chartSpec({ ...lines, series: [measured!, { ...law!, fittedTo: "nobody" }] })).toThrow(
+      /no series/,
+    );
+  });
+  it("label ticks by size: 1k, 0.5, 1e-4", async () => {
+    const svg = await renderChart(lines, "c");
+    expect(svg).toMatch(/<text[^>]*>1k</);
+    expect(svg).toMatch(/<text[^>]*>1e-5</);
   });
   it("make vega-lite warn of nothing", async () => {
     const warn = vi.spyOn(console, "warn").mockImplementation(() => {});
