@@ -33,10 +33,13 @@ function logprobsOf(request: ChatRequest): number | undefined {
   throw invalid("top_logprobs", "needs logprobs to be true");
 }
 
-async function masksOf(model: ServedModel, plan: ToolPlan, count: number): Promise<TokenMask[]> {
+async function masksOf(model: ServedModel, plan: ToolPlan, body: ChatRequest): Promise<TokenMask[]> {
   if (plan.grammar === undefined) return [];
+  if ((body.min_tokens ?? 0) > 0) {
+    throw invalid("min_tokens", "cannot be combined with a grammar: JSON ends where it ends");
+  }
   try {
-    return await model.grammars.constraints(plan.grammar, count);
+    return await model.grammars.constraints(plan.grammar, body.n ?? 1);
   } catch (error) {
     if (!(error instanceof GrammarError)) throw error;
     const param = plan.output.kind === "text" ? "response_format" : "tools";
@@ -96,7 +99,7 @@ export async function startChat(
 ): Promise<AsyncGenerator<ChoiceDelta, void>> {
   const plan = planTools(model, body);
   const request = toRequest(model, body, plan, caller);
-  const masks = await masksOf(model, plan, body.n ?? 1);
+  const masks = await masksOf(model, plan, body);
   try {
     const constraint = masks.length === 0 ? undefined : (index: number) => masks[index]!;
     return readChoices(model.engine.generate({ ...request, constraint }), plan, masks);

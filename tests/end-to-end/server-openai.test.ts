@@ -50,6 +50,15 @@ describe("the openai client", () => {
     expect(usage).toMatchObject({ completion_tokens: whole.usage!.completion_tokens });
   });
 
+  it("its stream helper folds the pieces", async () => {
+    const whole = await client.chat.completions.create(greedy);
+    const stream = client.chat.completions.stream({ ...greedy, logprobs: true });
+    expect(await stream.finalContent()).toBe(whole.choices[0]!.message.content);
+    const { choices } = await stream.finalChatCompletion();
+    expect(choices[0]!.finish_reason).toBe(whole.choices[0]!.finish_reason);
+    expect(choices[0]!.logprobs!.content).toHaveLength(whole.usage!.completion_tokens);
+  });
+
   it("abort: the request ends and its pages come back", async () => {
     const before = server.model.engine.statistics().finished.abort;
     const body = { ...greedy, stream: true as const, max_tokens: 900, ignore_eos: true };
