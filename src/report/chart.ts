@@ -1,4 +1,5 @@
 import type { TopLevelSpec } from "vega-lite";
+import { axisOf } from "./chart-axis.ts";
 
 /** One axis of a chart. */
 export interface ChartAxis {
@@ -101,22 +102,10 @@ const barOpacity = {
   scale: { domain: [false, true], range: [1, 0.45] },
 };
 
-/** Thousands and more as 1k, 1M; small values with an exponent; what lies between as it is. */
-const tickLabel =
-  "abs(datum.value) >= 1000 ? format(datum.value, '~s') : datum.value != 0 && abs(datum.value) < 0.01 ? format(datum.value, '.1~e') : format(datum.value, '~g')";
-
-function axisOf({ title, scale = "linear" }: ChartAxis, isZeroBased: boolean) {
-  const type = "quantitative" as const;
-  return {
-    ...{ type, title, axis: { labelExpr: tickLabel, tickCount: 8 } },
-    scale: { type: scale, ...(scale === "log" ? {} : { zero: isZeroBased }) },
-  };
-}
-
 function lineLayer(chart: Chart): object[] {
   const { color, shape } = seriesScales(chart);
-  const x = { field: "x", ...axisOf(chart.x, false) };
-  const y = { field: "y", ...axisOf(chart.y, true) };
+  const x = axisOf(chart, "x", false);
+  const y = axisOf(chart, "y", true);
   return [
     { mark: { type: "line", strokeWidth: 2 }, encoding: { x, y, color, strokeDash: lineDash } },
     {
@@ -133,7 +122,7 @@ function barLayer(chart: Chart): object[] {
     ...{ field: "x", type: "nominal", title: chart.x.title, sort: null },
     axis: { labelAngle: 0, labelLimit: 160 },
   };
-  const y = { field: "y", ...axisOf(chart.y, true) };
+  const y = axisOf(chart, "y", true);
   const xOffset = { field: "series", type: "nominal", sort: chart.series.map(({ name }) => name) };
   return [{ mark: "bar", encoding: { x, y, color, opacity: barOpacity, xOffset } }];
 }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
 import { UserError } from "../base/errors.ts";
 import { type Chart, chartSpec } from "./chart.ts";
+import { logTicks } from "./chart-axis.ts";
 import { escapeHtml, type ReportPage, renderPage } from "./page.ts";
 import { renderChart } from "./render-chart.ts";
 import { writePage } from "./write-page.ts";
@@ -102,6 +103,11 @@ describe("charts", () => {
     const svg = await renderChart(lines, "c");
     expect(svg).toMatch(/<text[^>]*>1k</);
     expect(svg).toMatch(/<text[^>]*>1e-5</);
+  });
+  it("have powers of ten on a log axis, and 2 and 5 times them where it is short", () => {
+    expect(logTicks(0.00002, 0.3)).toEqual([1e-4, 1e-3, 1e-2, 0.1]);
+    expect(logTicks(8, 130)).toEqual([10, 20, 50, 100]);
+    expect(logTicks(1000, 1000)).toEqual([1000]);
   });
   it("make vega-lite warn of nothing", async () => {
     const warn = vi.spyOn(console, "warn").mockImplementation(() => {});
