@@ -31,18 +31,16 @@ function isOutside(value: number, { min, max }: Range): boolean {
  * is another number; both name the argument, what came and what was expected.
  */
 export function checkInteger(name: string, value: unknown, range: Range = {}): number {
+  if (Number.isSafeInteger(value) && !isOutside(value as number, range)) return value as number;
   const expected = `${name} must be an integer${describeRange(range)}, got ${describeValue(value)}`;
-  if (typeof value !== "number") throw new TypeError(expected);
-  if (!Number.isSafeInteger(value) || isOutside(value, range)) throw new RangeError(expected);
-  return value;
+  throw typeof value === "number" ? new RangeError(expected) : new TypeError(expected);
 }
 
 /** Returns `value` if it is a finite number within `range`. Throws as {@link checkInteger} does. */
 export function checkFinite(name: string, value: unknown, range: Range = {}): number {
+  if (Number.isFinite(value) && !isOutside(value as number, range)) return value as number;
   const expected = `${name} must be a finite number${describeRange(range)}, got ${describeValue(value)}`;
-  if (typeof value !== "number") throw new TypeError(expected);
-  if (!Number.isFinite(value) || isOutside(value, range)) throw new RangeError(expected);
-  return value;
+  throw typeof value === "number" ? new RangeError(expected) : new TypeError(expected);
 }
 
 /** Returns `value` if it is one of `choices`. Throws TypeError when it is of no choice's kind, RangeError otherwise. */
