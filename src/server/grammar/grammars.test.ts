@@ -72,6 +72,18 @@ it("what cannot be a grammar is refused, and the next one compiles", async () =>
   expect((await draw({ schema: { const: 7 } }, 1)).text).toBe("7");
 });
 
+it("80 schemas at once, more than are kept and some of them bad: each gets its own", async () => {
+  const texts = await Promise.allSettled(
+    Array.from({ length: 80 }, async (_, i) => {
+      return (await draw({ schema: i % 9 === 4 ? { type: "foo" } : { const: i } }, i)).text;
+    }),
+  );
+  texts.forEach((outcome, i) => {
+    if (i % 9 === 4) expect(outcome).toMatchObject({ status: "rejected", reason: expect.any(GrammarError) });
+    else expect(outcome).toEqual({ status: "fulfilled", value: String(i) });
+  });
+});
+
 it("a model without an end has no grammars", async () => {
   await expect(new Grammars(tokenizer, []).constraints("json", 1)).rejects.toThrow(/end-of-sequence/);
 });

@@ -44,6 +44,8 @@ export class Grammars {
   readonly #eosTokenIds: readonly number[];
   readonly #cache = new Map<string, CompiledGrammar>();
   #compiler: Promise<Compiler> | null = null;
+  /** One at a time: a grammar must not be evicted, nor its instance given up, before its matchers are made. */
+  #last: Promise<void> = Promise.resolve();
 
   constructor(tokenizer: Tokenizer, eosTokenIds: readonly number[]) {
     this.#tokenizer = tokenizer;
@@ -58,7 +60,17 @@ export class Grammars {
     if (this.#eosTokenIds.length === 0) {
       throw new GrammarError("this model has no end-of-sequence token, which a grammar needs");
     }
-    const compiled = await this.#compile(grammar === "json" ? grammar : checkSchema(grammar.schema));
+    const key = grammar === "json" ? grammar : checkSchema(grammar.schema);
+    const made = this.#last.then(() => this.#make(key, count));
+    this.#last = made.then(
+      () => {},
+      () => {},
+    );
+    return made;
+  }
+
+  async #make(key: string, count: number): Promise<TokenMask[]> {
+    const compiled = await this.#compile(key);
     const { instance, info } = await this.#load();
     const masks: TokenMask[] = [];
     for (let i = 0; i < count; i++) {
