@@ -88,12 +88,11 @@ export function panelTile(a: usize, b: usize, count: i32, c: usize): void {
   v128.store(c, s31, 112);
 }
 
-/** Rows c0…c3 of 8 values: c = factor·c + Σ_k a[k]ᵀ·b[k] with a factor for each row at `factors`. */
-export function panelTileAdd(
-  a: usize, b: usize, count: i32, factors: usize, c0: usize, c1: usize, c2: usize, c3: usize,
-): void {
+/** Four rows of 8 values from `c` on, `stride` bytes apart: c = factor·c + Σ_k a[k]ᵀ·b[k], a factor a row at `factors`. */
+export function panelTileAdd(a: usize, b: usize, count: i32, factors: usize, c: usize, stride: usize): void {
+  const c1 = c + stride, c2 = c1 + stride, c3 = c2 + stride;
   let x = v128.load32_splat(factors);
-  let s00 = f32x4.mul(x, v128.load(c0)), s01 = f32x4.mul(x, v128.load(c0, 16));
+  let s00 = f32x4.mul(x, v128.load(c)), s01 = f32x4.mul(x, v128.load(c, 16));
   x = v128.load32_splat(factors, 4);
   let s10 = f32x4.mul(x, v128.load(c1)), s11 = f32x4.mul(x, v128.load(c1, 16));
   x = v128.load32_splat(factors, 8);
@@ -119,8 +118,8 @@ export function panelTileAdd(
     a += 32;
     b += 32;
   }
-  v128.store(c0, s00);
-  v128.store(c0, s01, 16);
+  v128.store(c, s00);
+  v128.store(c, s01, 16);
   v128.store(c1, s10);
   v128.store(c1, s11, 16);
   v128.store(c2, s20);

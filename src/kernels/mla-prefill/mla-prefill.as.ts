@@ -25,6 +25,7 @@ const CACHE_DTYPE: i32 = 13;
 const PAGE_SIZE: i32 = 14;
 const WEIGHT_DTYPE: i32 = 15;
 const MAX_ROWS: i32 = 16;
+const PASS_ROWS: i32 = 17;
 
 /** Packs `rows` rows of W (a multiple of 8) as panels. */
 function packWeights(dtype: i32, source: usize, rows: i32, columns: i32, target: usize): void {
@@ -124,94 +125,98 @@ function softmaxPanel(scores: usize, keys: i32, visible: i32, scale: f32, state:
   }
 }
 
-/** Scores of 8 queries against the tile's keys, softmax, and their share of the output; `work` holds 8 query rows. */
-function attendPanel(args: usize, head: i32, first: i32, visible: i32, keys: usize, values: usize, state: usize, work: usize): void {
+/** Scores of a panel of 8 queries against the tile's keys, softmax, and their share of the 8 rows `out`. */
+function attendPanel(args: usize, visible: i32, queries: usize, keys: usize, values: usize, state: usize, out: usize, work: usize): void {
   const width = argInt(args, NOPE) + argInt(args, ROPE);
-  const valueWidth = argInt(args, VALUE);
-  const heads = argInt(args, HEADS);
-  const rows = min(8, load<i32>(argPointer(args, ROW_COUNT)) - first);
+  const valueBytes = <usize>argInt(args, VALUE) << 2;
   const widthBytes = <usize>width << 2;
-  const start = <usize>(first * heads + head);
-  const scores = work + (widthBytes << 3);
-  const factors = scores + KEYS * 32;
-  const spare = factors + 32;
-  packPanel(F32, argPointer(args, Q) + start * widthBytes, <usize>heads * widthBytes, rows, width, work);
+  const factors = work;
+  const scores = work + 32;
   const count = min(KEYS, (visible + 7 + 3) & ~3); // keys that any of the 8 queries sees
   for (let key: usize = 0; key < <usize>count; key += 4) {
     const panel = keys + (key >> 3) * (widthBytes << 3) + ((key & 4) << 2);
-    panelTile(panel, work, width, scores + (key << 5));
+    panelTile(panel, queries, width, scores + (key << 5));
   }
   softmaxPanel(scores, count, visible, argFloat(args, SCALE), state, factors);
-  const outStride = <usize>(heads * valueWidth) << 2;
-  const out = argPointer(args, OUT) + ((start * <usize>valueWidth) << 2);
-  for (let half = 0; half < rows; half += 4) {
-    for (let v: usize = 0; v < <usize>valueWidth << 2; v += 32) {
-      const c = out + <usize>half * outStride + v;
-      panelTileAdd(
-        scores + (<usize>half << 2), values + v * KEYS, count, factors + (<usize>half << 2),
-        c,
-        half + 1 < rows ? c + outStride : spare,
-        half + 2 < rows ? c + 2 * outStride : spare,
-        half + 3 < rows ? c + 3 * outStride : spare,
-      );
+  for (let half: usize = 0; half < 8; half += 4) {
+    for (let v: usize = 0; v < valueBytes; v += 32) {
+      const c = out + half * valueBytes + v;
+      panelTileAdd(scores + (half << 2), values + v * KEYS, count, factors + (half << 2), c, valueBytes);
     }
   }
 }
 
-/** Sets the head's output to 0, every maximum under all scores and every sum to 0. */
-function startHead(args: usize, head: i32, rows: i32, states: usize): void {
-  const rowBytes = <usize>argInt(args, VALUE) << 2;
-  for (let row = 0; row < rows; row++) {
-    memory.fill(argPointer(args, OUT) + <usize>(row * argInt(args, HEADS) + head) * rowBytes, 0, rowBytes);
-  }
+/** Queries `first`…`first + rows` of a head as panels, results and sums 0, every maximum under all scores. */
+function startPass(args: usize, head: i32, first: i32, rows: i32, queries: usize, out: usize, states: usize): void {
+  const width = argInt(args, NOPE) + argInt(args, ROPE);
+  const stride = <usize>(argInt(args, HEADS) * width) << 2;
+  const source = argPointer(args, Q) + <usize>first * stride + (<usize>(head * width) << 2);
+  const padded = (rows + 7) & ~7;
   for (let row = 0; row < rows; row += 8) {
+    const target = queries + (<usize>(row * width) << 2);
+    packPanel(F32, source + <usize>row * stride, stride, min(8, rows - row), width, target);
+  }
+  memory.fill(out, 0, <usize>(padded * argInt(args, VALUE)) << 2);
+  for (let row = 0; row < padded; row += 8) {
     const state = states + (<usize>row << 3);
     for (let i: usize = 0; i < 32; i += 4) store<f32>(state + i, LOWEST);
     memory.fill(state + 32, 0, 32);
   }
 }
 
-/** Divides by the sums; a query that sees nothing keeps its zeros. */
-function finishHead(args: usize, head: i32, rows: i32, states: usize): void {
+/** Writes the results divided by their sums; a query that sees nothing gives zeros. */
+function finishPass(args: usize, head: i32, first: i32, rows: i32, results: usize, states: usize): void {
   const rowBytes = <usize>argInt(args, VALUE) << 2;
   for (let row = 0; row < rows; row++) {
     const sum = load<f32>(states + (<usize>(row & ~7) << 3) + (<usize>(row & 7) << 2), 32);
     const factor = f32x4.splat(sum > 0 ? <f32>1 / sum : 0);
-    const out = argPointer(args, OUT) + <usize>(row * argInt(args, HEADS) + head) * rowBytes;
-    for (let i: usize = 0; i < rowBytes; i += 16) v128.store(out + i, f32x4.mul(v128.load(out + i), factor));
+    const source = results + <usize>row * rowBytes;
+    const out = argPointer(args, OUT) + <usize>((first + row) * argInt(args, HEADS) + head) * rowBytes;
+    for (let i: usize = 0; i < rowBytes; i += 16) v128.store(out + i, f32x4.mul(v128.load(source + i), factor));
   }
 }
 
-/** Items are heads: each expands the cache tile by tile and takes every query of the chunk through a tile. */
+/**
+ * Items are heads: each expands the cache tile by tile and takes the queries of the chunk through a tile, at most `passRows`
+ * of them in a pass. Queries and results lie packed in scratch: in the buffers a head's rows are a multiple of 4 KiB
+ * apart, which leaves them a few sets of each cache.
+ */
 export function mlaPrefill(args: usize, begin: i32, end: i32, scratch: usize): void {
   const rows = min(load<i32>(argPointer(args, ROW_COUNT)), argInt(args, MAX_ROWS));
   const length = load<i32>(argPointer(args, CACHE_SEQLENS));
-  const nope = argInt(args, NOPE);
-  const value = argInt(args, VALUE);
-  const latent = argInt(args, LATENT);
+  const nope = argInt(args, NOPE), value = argInt(args, VALUE), latent = argInt(args, LATENT);
+  const width = nope + argInt(args, ROPE), passRows = argInt(args, PASS_ROWS);
   const panelBytes = <usize>(latent + argInt(args, ROPE)) << 5;
   const weights = scratch;
   const latents = weights + ((<usize>(nope + value) * latent) << 2);
   const keys = latents + panelBytes * (KEYS / 8);
-  const values = keys + (<usize>(nope + argInt(args, ROPE)) << 2) * KEYS;
+  const values = keys + (<usize>width << 2) * KEYS;
   const states = values + (<usize>value << 2) * KEYS;
-  const work = states + (<usize>((rows + 7) & ~7) << 3);
+  const queries = states + (<usize>passRows << 3);
+  const results = queries + (<usize>(passRows * width) << 2);
+  const work = results + (<usize>(passRows * value) << 2);
   const headBytes = <usize>((nope + value) * latent) * weightSize(argInt(args, WEIGHT_DTYPE));
   for (let head = begin; head < end; head++) {
     packWeights(argInt(args, WEIGHT_DTYPE), argPointer(args, KV_B) + <usize>head * headBytes, nope + value, latent, weights);
-    startHead(args, head, rows, states);
-    for (let tile = 0; tile < length; tile += KEYS) {
-      for (let panel = 0; panel < KEYS / 8; panel++) {
-        packLatent(args, tile + panel * 8, length, work, latents + <usize>panel * panelBytes);
+    for (let first = 0; first < rows; first += passRows) {
+      const count = min(passRows, rows - first);
+      startPass(args, head, first, count, queries, results, states);
+      // Query r of the chunk sits at position length − rows + r and sees one key more than that.
+      const seen = length - rows + first + 1;
+      for (let tile = 0; tile < min(length, seen + count); tile += KEYS) {
+        for (let panel = 0; panel < KEYS / 8; panel++) {
+          packLatent(args, tile + panel * 8, length, work, latents + <usize>panel * panelBytes);
+        }
+        expandTile(args, latents, weights, keys, values);
+        for (let row = 0; row < count; row += 8) {
+          if (seen + row - tile + 7 <= 0) continue;
+          attendPanel(
+            args, seen + row - tile, queries + (<usize>(row * width) << 2), keys, values,
+            states + (<usize>row << 3), results + (<usize>(row * value) << 2), work,
+          );
+        }
       }
-      expandTile(args, latents, weights, keys, values);
-      for (let first = 0; first < rows; first += 8) {
-        // Query r of the chunk sits at position length − rows + r and sees one key more than that.
-        const visible = length - rows + first + 1 - tile;
-        if (visible + 7 <= 0) continue;
-        attendPanel(args, head, first, visible, keys, values, states + (<usize>first << 3), work);
-      }
+      finishPass(args, head, first, count, results, states);
     }
-    finishHead(args, head, rows, states);
   }
 }

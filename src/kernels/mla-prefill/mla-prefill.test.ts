@@ -143,6 +143,16 @@ const cases: Case[] = [
     cacheDtype: "fp8",
     pageSize: 64,
   },
+  // Heads this wide leave room for 8 queries: two passes.
+  {
+    rows: 13,
+    length: 80,
+    heads: 1,
+    widths: [512, 64, 512, 1200],
+    weightDtype: "bf16",
+    cacheDtype: "bf16",
+    pageSize: 64,
+  },
 ];
 
 describe.each([
@@ -186,6 +196,11 @@ describe.each([
     const { actual } = await runPrefill(device, { ...cases[1]!, rows: 3, length: 2 });
     expect(actual.subarray(0, 16).every((value) => value === 0)).toBe(true);
     expect(actual.subarray(16, 48).every((value) => Number.isFinite(value) && value !== 0)).toBe(true);
+  });
+
+  it("d_c=512, d_n=d_v=1024: a RangeError, since no pass fits the scratch memory", async () => {
+    const shape = { ...cases[0]!, widths: [512, 64, 1024, 1024] as const };
+    await expect(runPrefill(device, shape)).rejects.toThrow(/latentWidth: 512 .* do not fit/);
   });
 
   it("nopeWidth=12: a RangeError that names it", async () => {

@@ -51,17 +51,23 @@ const kernel: KernelSource = {
     ["pageSize", "i32"],
     ["weightDtype", "i32"],
     ["maxRows", "i32"],
+    ["passRows", "i32"],
   ],
   cpu: "mlaPrefill",
 };
 
-/** Floats a thread holds: a head's weights, a tile of latents, keys and values, softmax state, one panel of queries. */
-function scratchFloats(args: MlaPrefillArguments): number {
+/**
+ * Queries of a pass: as many as a thread's scratch memory holds beside a head's weights and a tile of latents, keys and
+ * values, a multiple of 8; 0 or less when not even 8 fit. Every pass expands the cache anew.
+ */
+function passRowsOf(args: MlaPrefillArguments): number {
   const { nopeWidth, ropeWidth, valueWidth, latentWidth, maxRows } = args;
   const queryWidth = nopeWidth + ropeWidth;
   const tile = KEYS * (latentWidth + ropeWidth + queryWidth + valueWidth);
-  const work = 8 * (Math.max(latentWidth + ropeWidth, queryWidth + KEYS) + KEYS) + 64;
-  return (nopeWidth + valueWidth) * latentWidth + tile + 2 * (maxRows + 8) + work;
+  const work = 8 * Math.max(latentWidth + ropeWidth, KEYS + 1);
+  const left = SCRATCH_BYTES / 4 - (nopeWidth + valueWidth) * latentWidth - tile - work;
+  const most = Math.floor(left / (queryWidth + valueWidth + 2));
+  return Math.min(8 * Math.floor(most / 8), 8 * Math.ceil(maxRows / 8));
 }
 
 function checkArguments(args: MlaPrefillArguments): void {
@@ -82,9 +88,9 @@ function checkArguments(args: MlaPrefillArguments): void {
     throw new RangeError(`kvB must be [${rows}, ${latentWidth}], got [${kvB.rows}, ${kvB.columns}]`);
   }
   latentCachePages(args.cache, args);
-  if (scratchFloats(args) * 4 > SCRATCH_BYTES) {
+  if (passRowsOf(args) < 8) {
     throw new RangeError(
-      `maxRows: a chunk of ${args.maxRows} queries does not fit a thread's scratch memory`,
+      `latentWidth: ${latentWidth} and heads this wide do not fit a thread's scratch memory`,
     );
   }
 }
@@ -93,7 +99,7 @@ function checkArguments(args: MlaPrefillArguments): void {
  * Causal attention of a chunk of one sequence over its paged latent cache, by expanding it: k = [W_UK c ; k_r] and
  * v = W_UV c of 64 tokens at a time, and an online softmax (DeepSeek-V2, arXiv 2405.04434, eq. 9–19; Milakov &
  * Gimelshein 2018). out = softmax(softmaxScale · q·k) v per head; a query that sees nothing gives 0. Throws RangeError
- * for widths that are no multiples of 8 or disagree, and for chunks too long for the scratch memory.
+ * for widths that are no multiples of 8, disagree or are too large for the scratch memory.
  */
 export function mlaPrefill(launch: Launch, args: MlaPrefillArguments): void {
   checkArguments(args);
@@ -104,7 +110,7 @@ export function mlaPrefill(launch: Launch, args: MlaPrefillArguments): void {
     [args.q, cache.buffer, args.blockTable, args.cacheSeqlens, kvB.buffer, args.out, args.rowCount],
     [
       ...[heads, nopeWidth, ropeWidth, valueWidth, latentWidth, args.softmaxScale * Math.LOG2E],
-      ...[latentDtypeCode(cache.dtype), cache.pageSize, dtypeCode[kvB.dtype], args.maxRows],
+      ...[latentDtypeCode(cache.dtype), cache.pageSize, dtypeCode[kvB.dtype], args.maxRows, passRowsOf(args)],
     ],
   );
 }
