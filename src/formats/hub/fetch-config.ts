@@ -4,6 +4,7 @@ import { UserError } from "../../base/errors.ts";
 import { ModelCache } from "./cache.ts";
 import { createHubClient } from "./client.ts";
 import { explainHubFailure } from "./failures.ts";
+import { fetchListing } from "./listing.ts";
 import type { ModelReference } from "./reference.ts";
 import type { HubSettings } from "./settings.ts";
 
@@ -24,13 +25,17 @@ export async function fetchConfigText(
     );
   }
   const client = createHubClient(settings, signal);
-  const limit = AbortSignal.timeout(settings.requestSeconds * 1000);
-  const file = { name: model.name, commit: model.revision, path: "config.json" };
   try {
+    const { commit, files } = await fetchListing(model, client);
+    if (!files.some(({ path }) => path === "config.json")) {
+      throw new UserError(`${model.name} has no config.json; choose a model in the Hugging Face layout`);
+    }
+    const limit = AbortSignal.timeout(settings.requestSeconds * 1000);
+    const file = { name: model.name, commit, path: "config.json" };
     const stream = await client.stream(file, 0, signal ? AbortSignal.any([signal, limit]) : limit);
     return await new Response(stream).text();
   } catch (error) {
     signal?.throwIfAborted();
-    throw explainHubFailure(error, model, settings);
+    throw error instanceof UserError ? error : explainHubFailure(error, model, settings);
   }
 }
