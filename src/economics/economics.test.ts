@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { deepseekV2Lite, deepseekV3, glm47Flash } from "../../tests/fixtures/published-configs.ts";
+import { type BenchReport, createReport, type ReportOrigin } from "../bench/report.ts";
 import { parseModelConfig } from "../formats/config.ts";
 import { chartSpec } from "../report/chart.ts";
 import { renderPage } from "../report/page.ts";
@@ -300,6 +301,15 @@ describe("calibration", () => {
     });
     expect(cases.attention).toEqual({ memory: 3, compute: 0 });
     expect(origin).toContain("m, 2026-11-24");
+  });
+  it("reads what flashmla bench kernel writes", () => {
+    const times = { threads: 1, milliseconds: 1, gflops: 1, gigabytesPerSecond: 1, worstError: 0 };
+    const measured: Omit<BenchReport, keyof ReportOrigin> = {
+      ...{ name: "kernel", features: [], rounds: 1, ceilings: [] },
+      results: [{ ...times, name: "mla-decode b=1", bound: "memory", fraction: 0.7 }],
+    };
+    const path = file("written.json", createReport(measured, "1.0.0"));
+    expect(readCalibration(path, "1.0.0", assumed).efficiency.attention.memory).toBe(0.7);
   });
   it("refuses another version, another kind of file and no file", () => {
     expect(() => readCalibration(file("v.json", report), "2.0.0", assumed)).toThrow(
