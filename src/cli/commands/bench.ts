@@ -8,6 +8,7 @@ import type { Device } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
 import { integerFlag } from "../flags.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
+import { addBenchCompareCommand } from "./bench-compare.ts";
 import { addBenchModelCommand } from "./bench-model.ts";
 
 interface KernelFlags {
@@ -93,4 +94,5 @@ export function addBenchCommand(program: Command): void {
     )
     .action((flags: KernelFlags) => benchKernel(flags, program.version() ?? ""));
   addBenchModelCommand(bench, program.version() ?? "");
+  addBenchCompareCommand(bench, program.version() ?? "");
 }
