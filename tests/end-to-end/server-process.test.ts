@@ -46,7 +46,7 @@ const complete = (url: string, body: object) =>
 
 it("SIGTERM: what is under way is completed, new requests are refused, exit code 0, one log line each", async () => {
   const { child, url, lines } = await startServe([]);
-  const exit = once(child, "exit");
+  const exit = once(child, "close");
   const stream = await complete(url, { max_tokens: 500, stream: true });
   const reader = stream.body!.getReader();
   await reader.read();
@@ -71,7 +71,7 @@ it("SIGTERM: what is under way is completed, new requests are refused, exit code
 
 it("SIGTERM with no time left: requests are cut, exit code 1", async () => {
   const { child, url } = await startServe(["--drain-seconds", "0"]);
-  const exit = once(child, "exit");
+  const exit = once(child, "close");
   const answer = complete(url, { max_tokens: 1000 }).then(
     ({ status }) => status,
     () => "cut",
@@ -85,7 +85,7 @@ it("SIGTERM with no time left: requests are cut, exit code 1", async () => {
 it("SIGKILL and a restart on the same port: serves at once", async () => {
   const first = await startServe([]);
   const answer = complete(first.url, { max_tokens: 1000 }).catch(() => null);
-  const exit = once(first.child, "exit");
+  const exit = once(first.child, "close");
   first.child.kill("SIGKILL");
   await exit;
   await answer;
