@@ -187,7 +187,8 @@ export function standardAttentionValue(args: usize, begin: i32, end: i32, scratc
     const sequence = item / (strips * blocks * kvHeads);
     if (sequence >= limit) return;
     const rows = min(rowBlock, span - first), length = scoredLength(args, sequence);
-    if (rows > 1) {
+    // Also for a block of one row that is left over: its strips are items of their own and may share no output.
+    if (rowBlock > 1) {
       sumRows(args, sequence, head, first, rows, channel, channels, length, scratch);
       continue;
     }
