@@ -9,6 +9,8 @@ export interface DeviceLimits {
   readonly computeUnits: number;
   /** Optional abilities in effect, such as `relaxed-simd`. */
   readonly features: ReadonlySet<string>;
+  /** How many clusters of a kernel run at the same time; on CUDA alone. */
+  residentClusters?(entry: CudaEntry): number;
 }
 
 /** A range of device memory. Contents are undefined until written. */

@@ -40,6 +40,7 @@ export class CudaDevice implements Device {
   readonly #modules: CudaModules;
   readonly #live = new Set<CudaBuffer>();
   readonly #programs = new Set<CudaProgram>();
+  readonly #resident = new Map<string, number>();
   #used = 0;
   #peak = 0;
   #closed = false;
@@ -55,7 +56,12 @@ export class CudaDevice implements Device {
     this.arena = new LaunchArena(driver);
     this.#modules = new CudaModules(driver);
     const features = new Set([`sm_${gpu.capability}`]);
-    this.limits = { memoryBytes: gpu.memoryBytes, computeUnits: gpu.multiprocessors, features };
+    this.limits = {
+      memoryBytes: gpu.memoryBytes,
+      computeUnits: gpu.multiprocessors,
+      features,
+      residentClusters: (entry: CudaEntry) => this.#residentClusters(entry),
+    };
     this.name = `${gpu.name}, ${gpu.multiprocessors} multiprocessors`;
   }
 
@@ -203,6 +209,16 @@ export class CudaDevice implements Device {
     }
     const addresses = buffers.map((buffer) => this.#own(buffer).address);
     return { source, entry, function: this.#modules.function(entry), grid, addresses, scalars };
+  }
+
+  #residentClusters(entry: CudaEntry): number {
+    this.enter();
+    const key = `${entry.function} ${entry.sharedBytes ?? 0} ${entry.cluster ?? 1}`;
+    const known = this.#resident.get(key);
+    if (known !== undefined) return known;
+    const count = this.arena.residentClusters(entry, this.#modules.function(entry));
+    this.#resident.set(key, count);
+    return count;
   }
 
   /** Forgets a program that was freed; called by the program. */

@@ -43,6 +43,7 @@ const functions = {
   cuModuleGetFunction: [pointer, handle, "str"],
   cuModuleUnload: [handle],
   cuFuncSetAttribute: [handle, "int", "int"],
+  cuOccupancyMaxActiveClusters: [pointer, handle, handle],
   cuLaunchKernelEx: [handle, handle, handle, pointer],
   cuGraphInstantiateWithFlags: [pointer, handle, "unsigned long long"],
   cuGraphLaunch: [handle, handle],

@@ -65,7 +65,13 @@ export class LaunchArena {
     this.driver.call("cuLaunchKernelEx", config, launch.function, addresses, null);
   }
 
-  #writeConfig({ entry, grid }: CudaLaunch, stream: bigint): void {
+  /** Clusters of a kernel that fit on the GPU at the same time. */
+  residentClusters(entry: CudaEntry, kernel: bigint): number {
+    this.#writeConfig({ entry, grid: entry.cluster ?? 1 }, 0n);
+    return this.driver.integer("cuOccupancyMaxActiveClusters", kernel, this.#base + BigInt(CONFIG));
+  }
+
+  #writeConfig({ entry, grid }: Pick<CudaLaunch, "entry" | "grid">, stream: bigint): void {
     const cluster = entry.cluster ?? 1;
     const words = [grid, 1, 1, entry.blockSize, 1, 1, entry.sharedBytes ?? 0, 0];
     words.forEach((word, i) => {

@@ -32,7 +32,7 @@ template <typename T, int D_C, int N> struct FewRows {
 
   static __device__ void produce(const Arguments& a, const CUtensorMap* map, Shared& shared, const Place& place) {
     const int lane = threadIdx.x % 32;
-    Cursor cursor = openCursor(a, shared.schedule, place.group);
+    Cursor cursor = openCursor(a, shared.schedule, place);
     Item item;
     int n = 0;
     while (nextItem(a, shared.schedule, cursor, item)) {
@@ -184,7 +184,7 @@ template <typename T, int D_C, int N> struct FewRows {
 
   static __device__ void consume(const Arguments& a, Shared& shared, const Place& place) {
     const int thread = threadIdx.x, group = uniform(thread / 128), lane = thread % 32;
-    Cursor cursor = openCursor(a, shared.schedule, place.group);
+    Cursor cursor = openCursor(a, shared.schedule, place);
     Item item;
     int n = 0, items = 0, loaded = -1;
     while (nextItem(a, shared.schedule, cursor, item)) {

@@ -1,5 +1,5 @@
 import { isPowerOfTwo } from "../../base/integers.ts";
-import type { DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
+import type { CudaEntry, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
 import type { CudaDecode } from "./mla-decode.cuda.ts";
 
 /** Cached tokens a tile. */
@@ -39,78 +39,82 @@ export function takesHopper({ args }: CudaDecode, limits: DeviceLimits): string 
   return args.batch > MOST_BATCH ? `a batch of ${args.batch}` : null;
 }
 
-/** As many blocks a sequence as the GPU has to spare, so that most sequences are merged within one cluster. */
-function chooseCluster(sequences: number): number {
-  if (sequences <= 16) return 8;
-  if (sequences <= 32) return 4;
-  return sequences <= 66 ? 2 : 1;
-}
+const clusterSizes = [8, 4, 2] as const;
 
 /** Decides rows, clusters and splits from what is known when the step is recorded. */
-export function planHopper({ args, options, tableWidth }: CudaDecode, multiprocessors: number): HopperPlan {
+export function planHopper(decode: CudaDecode, limits: DeviceLimits): HopperPlan {
+  const { args, options, tableWidth } = decode;
   const rows = args.sQ * args.heads;
   const few = fewRows[args.latentWidth]?.find((most) => rows <= most);
   const rowsABlock = few ?? MANY_ROWS;
   const rowBlocks = Math.ceil(rows / rowsABlock);
   const splitTiles = (options.splitTokens ?? 0) / TILE;
-  const cluster = options.cluster ?? (splitTiles > 0 ? 4 : chooseCluster(args.batch * rowBlocks));
-  // A cluster lies within one of the GPU's processing clusters of 16 or 18 multiprocessors.
-  const blocks = cluster > 2 ? Math.floor(multiprocessors / 16) * 16 : multiprocessors;
-  const groups = Math.max(1, Math.floor(blocks / (cluster * rowBlocks)));
+  const residentOf = (size: number) => {
+    const counted = size > 1 ? limits.residentClusters?.(entryOf(decode, rowsABlock, size)) : undefined;
+    return counted ?? Math.floor(limits.computeUnits / size);
+  };
+  // The largest cluster of which one for each sequence runs at the same time: most merges then stay within a cluster.
+  const largest = clusterSizes.find((size) => residentOf(size) >= args.batch * rowBlocks) ?? 1;
+  const cluster = options.cluster ?? (splitTiles > 0 ? 4 : largest);
+  const resident = residentOf(cluster);
+  const groups = Math.max(1, Math.floor(resident / rowBlocks));
   const mostTiles = Math.max(1, Math.ceil((tableWidth * args.cache.pageSize) / TILE));
   const slots = splitTiles > 0 ? args.batch * Math.ceil(mostTiles / splitTiles) : 2 * groups;
   const leastTiles = options.leastTiles ?? cluster;
   return { rowsABlock, rowBlocks, cluster, groups, splitTiles, leastTiles, slots };
 }
 
-function kernelOf({ args, dtype, pages }: CudaDecode, plan: HopperPlan, statsOffset: number): KernelSource {
-  const { rowsABlock, rowBlocks, cluster, slots } = plan;
+function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster: number): CudaEntry {
   const many = rowsABlock === MANY_ROWS;
   const width = args.latentWidth + args.ropeWidth;
   const stem = many ? "many-rows" : "few-rows";
-  const name = many
-    ? `ManyRows_${dtype}_${args.latentWidth}`
-    : `FewRows_${dtype}_${args.latentWidth}_${rowsABlock}`;
+  const name = `${many ? "ManyRows" : "FewRows"}_${dtype}_${args.latentWidth}`;
+  const probabilities = many ? 0 : 2 * rowsABlock * 128;
   return {
-    name: `mla-decode.${stem}`,
-    buffers: ["q", "cache", "table", "lengths", "batchCount", "out", "lse"],
-    scalars: [
-      ...([
-        "batch",
-        "rows",
-        "heads",
-        "sQ",
-        "pageSize",
-        "tableWidth",
-        "causal",
-        "groups",
-        "rowBlocks",
-        "splitTiles",
-        "leastTiles",
-        "statsOffset",
-        "counted",
-        "outFloat",
-      ].map((label) => [label, "i32"]) as [string, "i32"][]),
-      ["softmaxScale", "f32"],
+    module: `mla-decode.${stem}.sm90.cubin`,
+    function: `mlaDecode${name}${many ? "" : `_${rowsABlock}`}`,
+    blockSize: 384,
+    sharedBytes: 2 * TILE * width * 2 + rowsABlock * width * 2 + probabilities + BOOKKEEPING,
+    cluster,
+    tensorMaps: [
+      {
+        buffer: 1,
+        rows: pages * args.cache.pageSize,
+        columns: width,
+        boxRows: Math.min(TILE, args.cache.pageSize),
+        boxColumns: 64,
+      },
     ],
+  };
+}
+
+const integers = [
+  "batch",
+  "rows",
+  "heads",
+  "sQ",
+  "pageSize",
+  "tableWidth",
+  "causal",
+  "groups",
+  "rowBlocks",
+  "splitTiles",
+  "leastTiles",
+  "statsOffset",
+  "counted",
+  "outFloat",
+] as const;
+
+function kernelOf(decode: CudaDecode, plan: HopperPlan, statsOffset: number): KernelSource {
+  const { rowsABlock, rowBlocks, cluster, slots } = plan;
+  return {
+    name: `mla-decode.${rowsABlock === MANY_ROWS ? "many-rows" : "few-rows"}`,
+    buffers: ["q", "cache", "table", "lengths", "batchCount", "out", "lse"],
+    scalars: [...integers.map((label) => [label, "i32"] as const), ["softmaxScale", "f32"]],
     cuda: {
-      module: `mla-decode.${stem}.sm90.cubin`,
-      function: `mlaDecode${name}`,
-      blockSize: 384,
-      sharedBytes:
-        2 * TILE * width * 2 + rowsABlock * width * 2 + (many ? 0 : 2 * rowsABlock * 128) + BOOKKEEPING,
-      cluster,
-      tensorMaps: [
-        {
-          buffer: 1,
-          rows: pages * args.cache.pageSize,
-          columns: width,
-          boxRows: Math.min(TILE, args.cache.pageSize),
-          boxColumns: 64,
-        },
-      ],
+      ...entryOf(decode, rowsABlock, cluster),
       scratchBytes: 4 * (statsOffset + slots * rowBlocks * cluster * rowsABlock * 2),
-      counters: args.batch * rowBlocks * cluster,
+      counters: decode.args.batch * rowBlocks * cluster,
     },
   };
 }
@@ -118,7 +122,7 @@ function kernelOf({ args, dtype, pages }: CudaDecode, plan: HopperPlan, statsOff
 /** One launch: schedule, attention and merge. */
 export function enqueueHopper(launch: Launch, decode: CudaDecode): void {
   const { args, lengths } = decode;
-  const plan = planHopper(decode, launch.target.limits.computeUnits);
+  const plan = planHopper(decode, launch.target.limits);
   const statsOffset = plan.slots * plan.rowBlocks * plan.rowsABlock * args.latentWidth;
   if (statsOffset > 2 ** 31 - 1) {
     throw new RangeError(

@@ -12,6 +12,8 @@ constexpr int ROWS = 64;
 /** Named barriers: the even, then the odd tile's probabilities are in shared memory. */
 constexpr int EVEN_READY = 4;
 constexpr int ODD_READY = 5;
+/** The even tile is scored: the odd one's turn, so that one warpgroup exponentiates while the other's products run. */
+constexpr int EVEN_SCORED = 6;
 
 template <typename T, int D_C> struct ManyRows {
   static constexpr int BOXES = (D_C + D_R) / 64;
@@ -37,7 +39,7 @@ template <typename T, int D_C> struct ManyRows {
 
   static __device__ void produce(const Arguments& a, const CUtensorMap* map, Shared& shared, const Place& place) {
     const int lane = threadIdx.x % 32;
-    Cursor cursor = openCursor(a, shared.schedule, place.group);
+    Cursor cursor = openCursor(a, shared.schedule, place);
     Item item;
     int items = 0, uses[2] = {0, 0};
     while (nextItem(a, shared.schedule, cursor, item)) {
@@ -216,6 +218,7 @@ template <typename T, int D_C> struct ManyRows {
     float s[32], next[2];
     uint32_t p[4][4];
     score(shared, 0, uses[0] & 1, s);
+    if (hasOdd) announce(EVEN_SCORED, CONSUMERS);
     mask(a, item, place, shared, 0, tile * TILE, s, next);
 #pragma unroll
     for (int half = 0; half < 2; half++) next[half] = fmaxf(next[half], state.top[half]);
@@ -238,6 +241,7 @@ template <typename T, int D_C> struct ManyRows {
                              const int (&uses)[2], bool hasOdd, State& state) {
     float s[32], most[2], next[2];
     if (hasOdd) {
+      meet(EVEN_SCORED, CONSUMERS);
       score(shared, 1, uses[1] & 1, s);
       mask(a, item, place, shared, 1, tile * TILE, s, most);
     }
@@ -328,7 +332,7 @@ template <typename T, int D_C> struct ManyRows {
 
   static __device__ void consume(const Arguments& a, Shared& shared, const Place& place) {
     const int thread = threadIdx.x, group = uniform(thread / 128);
-    Cursor cursor = openCursor(a, shared.schedule, place.group);
+    Cursor cursor = openCursor(a, shared.schedule, place);
     Item item;
     int items = 0, loaded = -1, uses[2] = {0, 0};
     while (nextItem(a, shared.schedule, cursor, item)) {

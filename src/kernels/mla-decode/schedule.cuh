@@ -31,6 +31,8 @@ struct Arguments {
 struct Schedule {
   int prefix[MOST_BATCH + 1];
   int lengths[MOST_BATCH];
+  /** Units of the longest sequence. */
+  int longest;
   int lastArrived;
 };
 
@@ -44,13 +46,28 @@ struct Cursor {
   int unit, end, chunk, sequence;
 };
 
+/** Where this block stands: its cluster's group and block of query rows, its rank and its cluster's size. */
+struct Place {
+  int group, rowBlock, rank, size;
+};
+
+__device__ __forceinline__ Place placeOf(const Arguments& a) {
+  Place place;
+  place.rank = clusterRank();
+  place.size = clusterSize();
+  const int cluster = blockIdx.x / place.size;
+  place.group = cluster / a.rowBlocks;
+  place.rowBlock = cluster % a.rowBlocks;
+  return place;
+}
+
 __device__ __forceinline__ int ceilDivide(int a, int b) { return (a + b - 1) / b; }
 
 /** Fills the schedule; called by one warp. A sequence without tokens counts as one tile, so that its zeros get written. */
 __device__ __forceinline__ void buildSchedule(const Arguments& a, Schedule& schedule) {
   const int lane = threadIdx.x % 32;
   const int batch = a.counted ? min(a.batch, *a.batchCount) : a.batch;
-  int before = 0;
+  int before = 0, longest = 0;
   if (lane == 0) schedule.prefix[0] = 0;
   for (int base = 0; base < a.batch; base += 32) {
     const int b = base + lane;
@@ -61,6 +78,7 @@ __device__ __forceinline__ void buildSchedule(const Arguments& a, Schedule& sche
       if (a.splitTiles > 0) units = ceilDivide(units, a.splitTiles);
       schedule.lengths[b] = length;
     }
+    longest = max(longest, __reduce_max_sync(~0u, units));
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const int other = __shfl_up_sync(~0u, units, step);
@@ -69,14 +87,25 @@ __device__ __forceinline__ void buildSchedule(const Arguments& a, Schedule& sche
     if (b < a.batch) schedule.prefix[b + 1] = before + units;
     before += __shfl_sync(~0u, units, 31);
   }
+  if (lane == 0) schedule.longest = longest;
 }
 
-__device__ __forceinline__ Cursor openCursor(const Arguments& a, const Schedule& schedule, int group) {
+/**
+ * Units of a cluster's equal share, moved up to where the longest sequence is cut evenly (or several fit whole) when that costs
+ * little: a cluster that works on pieces of two sequences pays for two merges.
+ */
+__device__ __forceinline__ int alignChunk(int chunk, int longest, int size) {
+  const int aligned = chunk >= longest ? ceilDivide(chunk, longest) * longest : ceilDivide(longest, longest / chunk);
+  return aligned - chunk <= max(2 * size, chunk / 8) ? aligned : chunk;
+}
+
+__device__ __forceinline__ Cursor openCursor(const Arguments& a, const Schedule& schedule, const Place& place) {
   const int total = schedule.prefix[a.batch];
   const int least = a.splitTiles > 0 ? 1 : a.leastTiles;
   Cursor cursor;
   cursor.chunk = max(least, ceilDivide(total, a.groups));
-  cursor.unit = min(total, group * cursor.chunk);
+  if (a.splitTiles == 0 && total > 0) cursor.chunk = alignChunk(cursor.chunk, schedule.longest, place.size);
+  cursor.unit = min(total, place.group * cursor.chunk);
   cursor.end = min(total, cursor.unit + cursor.chunk);
   int low = 0, high = a.batch;
   while (high - low > 1) {
@@ -138,34 +167,27 @@ __device__ __forceinline__ void fetchBox(const Arguments& a, const CUtensorMap* 
   }
 }
 
-/** Where this block stands: its cluster's group and block of query rows, its rank and its cluster's size. */
-struct Place {
-  int group, rowBlock, rank, size;
-};
-
-__device__ __forceinline__ Place placeOf(const Arguments& a) {
-  Place place;
-  place.rank = clusterRank();
-  place.size = clusterSize();
-  const int cluster = blockIdx.x / place.size;
-  place.group = cluster / a.rowBlocks;
-  place.rowBlock = cluster % a.rowBlocks;
-  return place;
-}
-
 /** Queries of a row block into swizzled boxes of N rows; rows past the last are zeros. */
 template <typename T, int WIDTH, int N>
 __device__ __forceinline__ void loadQueries(const Arguments& a, const Place& place, int sequence, uint32_t target,
                                             int thread) {
   const int rows = a.rows - place.rowBlock * N;
   const T* source = static_cast<const T*>(a.q) + (static_cast<size_t>(sequence) * a.rows + place.rowBlock * N) * WIDTH;
-  constexpr int CHUNKS = WIDTH / 8;
-#pragma unroll 4
-  for (int i = thread; i < N * CHUNKS; i += CONSUMERS) {
-    const int row = i / CHUNKS, chunk = i % CHUNKS;
-    uint4 value = make_uint4(0, 0, 0, 0);
-    if (row < rows) value = __ldg(reinterpret_cast<const uint4*>(source + row * WIDTH) + chunk);
-    storeShared16(swizzled(target + chunk / 8 * (N * 128), row, chunk % 8), value);
+  constexpr int CHUNKS = WIDTH / 8, ROUND = 6;
+  for (int first = thread; first < N * CHUNKS; first += ROUND * CONSUMERS) {
+    // A round of loads is under way before the first is stored.
+    uint4 value[ROUND];
+#pragma unroll
+    for (int k = 0; k < ROUND; k++) {
+      const int i = first + k * CONSUMERS, row = i / CHUNKS;
+      value[k] = make_uint4(0, 0, 0, 0);
+      if (row < min(rows, N)) value[k] = __ldg(reinterpret_cast<const uint4*>(source + row * WIDTH) + i % CHUNKS);
+    }
+#pragma unroll
+    for (int k = 0; k < ROUND; k++) {
+      const int i = first + k * CONSUMERS, row = i / CHUNKS, chunk = i % CHUNKS;
+      if (row < N) storeShared16(swizzled(target + chunk / 8 * (N * 128), row, chunk % 8), value[k]);
+    }
   }
 }
 
@@ -190,45 +212,44 @@ struct Merged {
   float top, sum;
 };
 
-/** `weights` times `value` added; a weight of 0 leaves out values that were never written. */
+/** `weight` times `value` added; a weight of 0 leaves out values that were never written. */
 __device__ __forceinline__ void addWeighted(float4& total, float weight, const float4& value) {
-  if (weight == 0.f) return;
-  total.x += weight * value.x;
-  total.y += weight * value.y;
-  total.z += weight * value.z;
-  total.w += weight * value.w;
+  const bool counts = weight > 0.f;
+  total.x += weight * (counts ? value.x : 0.f);
+  total.y += weight * (counts ? value.y : 0.f);
+  total.z += weight * (counts ? value.z : 0.f);
+  total.w += weight * (counts ? value.w : 0.f);
 }
 
-/** The results of the cluster's blocks for one row and 4 columns: `parts` of them a block, all in shared memory. */
-template <int parts, int ROWS>
-__device__ __forceinline__ Merged mergeCluster(int size, const uint32_t (&values)[parts], uint32_t stats, int row) {
-  float4 value[8][parts];
-  float2 stat[8][parts];
+/**
+ * The results of the cluster's blocks for one row and 4 columns: `parts` of them a block, all in shared memory. Without
+ * branches: with them every load waits for the one before (8,000 cycles instead of 1,000 in a cluster of 8).
+ */
+template <int parts, int ROWS, int SIZE>
+__device__ __forceinline__ Merged mergeCluster(const uint32_t (&values)[parts], uint32_t stats, int row) {
+  float4 value[SIZE][parts];
+  float2 stat[SIZE][parts];
+#pragma unroll
+  for (int r = 0; r < SIZE; r++) {
+#pragma unroll
+    for (int p = 0; p < parts; p++) {
+      stat[r][p] = loadRemote2(remoteAddress(stats + (p * ROWS + row) * 8, r));
+      value[r][p] = loadRemote4(remoteAddress(values[p], r));
+    }
+  }
   Merged merged = {make_float4(0.f, 0.f, 0.f, 0.f), NEGATIVE_INFINITY, 0.f};
 #pragma unroll
-  for (int r = 0; r < 8; r++) {
+  for (int r = 0; r < SIZE; r++) {
 #pragma unroll
     for (int p = 0; p < parts; p++) {
-      stat[r][p] = make_float2(NEGATIVE_INFINITY, 0.f);
-      if (r < size) {
-        stat[r][p] = loadRemote2(remoteAddress(stats + (p * ROWS + row) * 8, r));
-        value[r][p] = loadRemote4(remoteAddress(values[p], r));
-      }
+      merged.top = fmaxf(merged.top, stat[r][p].y > 0.f ? stat[r][p].x : NEGATIVE_INFINITY);
     }
   }
 #pragma unroll
-  for (int r = 0; r < 8; r++) {
+  for (int r = 0; r < SIZE; r++) {
 #pragma unroll
     for (int p = 0; p < parts; p++) {
-      if (stat[r][p].y > 0.f) merged.top = fmaxf(merged.top, stat[r][p].x);
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < 8; r++) {
-#pragma unroll
-    for (int p = 0; p < parts; p++) {
-      if (r >= size || !(stat[r][p].y > 0.f)) continue;
-      const float weight = exp2Fast(stat[r][p].x - merged.top);
+      const float weight = stat[r][p].y > 0.f ? exp2Fast(stat[r][p].x - merged.top) : 0.f;
       merged.sum += weight * stat[r][p].y;
       addWeighted(merged.value, weight, value[r][p]);
     }
@@ -280,6 +301,29 @@ __device__ __forceinline__ bool arriveLast(const Arguments& a, const Place& plac
   return schedule.lastArrived != 0;
 }
 
+/** Splits whose loads are under way together. */
+constexpr int MERGED_AT_ONCE = 8;
+
+/** Adds the first `count` of some splits' results. */
+__device__ __forceinline__ void addSplits(Merged& merged, const float2 (&stat)[MERGED_AT_ONCE],
+                                          const float4 (&value)[MERGED_AT_ONCE], int count) {
+  float top = merged.top;
+#pragma unroll
+  for (int s = 0; s < MERGED_AT_ONCE; s++) {
+    top = fmaxf(top, s < count && stat[s].y > 0.f ? stat[s].x : NEGATIVE_INFINITY);
+  }
+  const float before = merged.sum > 0.f ? exp2Fast(merged.top - top) : 0.f;
+  merged.top = top;
+  merged.sum *= before;
+  merged.value = make_float4(merged.value.x * before, merged.value.y * before, merged.value.z * before, merged.value.w * before);
+#pragma unroll
+  for (int s = 0; s < MERGED_AT_ONCE; s++) {
+    const float weight = s < count && stat[s].y > 0.f ? exp2Fast(stat[s].x - top) : 0.f;
+    merged.sum += weight * (weight > 0.f ? stat[s].y : 0.f);
+    addWeighted(merged.value, weight, value[s]);
+  }
+}
+
 /** Merges all splits of a sequence for this block's columns, in the order of the splits. */
 template <typename T, int ROWS, int D_C>
 __device__ __forceinline__ void mergeSplits(const Arguments& a, const Schedule& schedule, const Cursor& cursor,
@@ -289,47 +333,57 @@ __device__ __forceinline__ void mergeSplits(const Arguments& a, const Schedule& 
   for (int i = thread; i < rows * quads; i += CONSUMERS) {
     const int row = i / quads, column = place.rank * columns + i % quads * 4;
     Merged merged = {make_float4(0.f, 0.f, 0.f, 0.f), NEGATIVE_INFINITY, 0.f};
-    for (int s = 0; s < item.splits; s++) {
-      const Partial<ROWS, D_C> partial(a, place, slotOf(a, schedule, cursor, item, s));
-      const float2 stat = __ldcg(partial.stats + row);
-      if (stat.y > 0.f) merged.top = fmaxf(merged.top, stat.x);
-    }
-#pragma unroll 4
-    for (int s = 0; s < item.splits; s++) {
-      const Partial<ROWS, D_C> partial(a, place, slotOf(a, schedule, cursor, item, s));
-      const float2 stat = __ldcg(partial.stats + row);
-      const float4 value = __ldcg(reinterpret_cast<const float4*>(partial.values + row * D_C + column));
-      const float weight = stat.y > 0.f ? exp2Fast(stat.x - merged.top) : 0.f;
-      merged.sum += weight * stat.y;
-      addWeighted(merged.value, weight, value);
+    for (int first = 0; first < item.splits; first += MERGED_AT_ONCE) {
+      // All loads of a round are under way before the first is used: one latency, not one for each split.
+      float2 stat[MERGED_AT_ONCE];
+      float4 value[MERGED_AT_ONCE];
+#pragma unroll
+      for (int s = 0; s < MERGED_AT_ONCE; s++) {
+        const int split = min(first + s, item.splits - 1);
+        const Partial<ROWS, D_C> partial(a, place, slotOf(a, schedule, cursor, item, split));
+        stat[s] = __ldcg(partial.stats + row);
+        value[s] = __ldcg(reinterpret_cast<const float4*>(partial.values + row * D_C + column));
+      }
+      addSplits(merged, stat, value, item.splits - first);
     }
     const size_t target = static_cast<size_t>(item.sequence) * a.rows + place.rowBlock * ROWS + row;
     writeRow<T>(a, target, D_C, column, merged, place.rank == 0 && i % quads == 0);
   }
 }
 
-/** Finishes an item once every block of the cluster has its results in shared memory: each rank takes its columns. */
-template <typename T, int ROWS, int D_C, int parts>
-__device__ __forceinline__ void finishItem(const Arguments& a, Schedule& schedule, const Cursor& cursor, const Place& place,
-                                           const Item& item, const uint32_t (&results)[parts], int pitch, uint32_t stats,
-                                           int thread) {
-  const int columns = D_C / place.size, quads = columns / 4;
+/** {@link finishItem} for a cluster of SIZE blocks. */
+template <typename T, int ROWS, int D_C, int parts, int SIZE>
+__device__ __forceinline__ void finishInCluster(const Arguments& a, const Place& place, const Item& item, int slot,
+                                                const uint32_t (&results)[parts], int pitch, uint32_t stats, int thread) {
+  constexpr int columns = D_C / SIZE, quads = columns / 4;
   const int rows = min(ROWS, a.rows - place.rowBlock * ROWS);
+  const Partial<ROWS, D_C> partial(a, place, slot);
   for (int i = thread; i < rows * quads; i += CONSUMERS) {
     const int row = i / quads, column = place.rank * columns + i % quads * 4;
     uint32_t values[parts];
 #pragma unroll
     for (int p = 0; p < parts; p++) values[p] = results[p] + (row * pitch + column) * 4;
-    const Merged merged = mergeCluster<parts, ROWS>(place.size, values, stats, row);
+    const Merged merged = mergeCluster<parts, ROWS, SIZE>(values, stats, row);
     if (item.splits == 1) {
       const size_t target = static_cast<size_t>(item.sequence) * a.rows + place.rowBlock * ROWS + row;
       writeRow<T>(a, target, D_C, column, merged, place.rank == 0 && i % quads == 0);
-      continue;
+    } else {
+      __stcg(reinterpret_cast<float4*>(partial.values + row * D_C + column), merged.value);
+      if (i % quads == 0) __stcg(partial.stats + row, make_float2(merged.top, merged.sum));
     }
-    const Partial<ROWS, D_C> partial(a, place, slotOf(a, schedule, cursor, item, item.split));
-    __stcg(reinterpret_cast<float4*>(partial.values + row * D_C + column), merged.value);
-    if (i % quads == 0) __stcg(partial.stats + row, make_float2(merged.top, merged.sum));
   }
+}
+
+/** Finishes an item once every block of the cluster has its results in shared memory: each rank takes its columns. */
+template <typename T, int ROWS, int D_C, int parts>
+__device__ __forceinline__ void finishItem(const Arguments& a, const Schedule& schedule, const Cursor& cursor,
+                                           const Place& place, const Item& item, const uint32_t (&results)[parts],
+                                           int pitch, uint32_t stats, int thread) {
+  const int slot = slotOf(a, schedule, cursor, item, item.split);
+  if (place.size == 8) finishInCluster<T, ROWS, D_C, parts, 8>(a, place, item, slot, results, pitch, stats, thread);
+  else if (place.size == 4) finishInCluster<T, ROWS, D_C, parts, 4>(a, place, item, slot, results, pitch, stats, thread);
+  else if (place.size == 2) finishInCluster<T, ROWS, D_C, parts, 2>(a, place, item, slot, results, pitch, stats, thread);
+  else finishInCluster<T, ROWS, D_C, parts, 1>(a, place, item, slot, results, pitch, stats, thread);
 }
 
 }  // namespace flashmla
