@@ -9,9 +9,11 @@ import { openDevice } from "../../device/open.ts";
 import { integerFlag } from "../flags.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 import { addBenchCompareCommand } from "./bench-compare.ts";
+import { benchGpuKernel } from "./bench-gpu.ts";
 import { addBenchModelCommand } from "./bench-model.ts";
 
 interface KernelFlags {
+  readonly device: "cpu" | "cuda";
   readonly threads: readonly number[];
   readonly variant?: "simd" | "relaxed";
   readonly case: string;
@@ -60,6 +62,7 @@ function printTable(rows: readonly (readonly string[])[]): void {
 }
 
 async function benchKernel(flags: KernelFlags, version: string): Promise<void> {
+  if (flags.device === "cuda") return benchGpuKernel(flags, version);
   const report = await measureKernels(flags, version);
   if (!flags.json) {
     printLine(
@@ -81,6 +84,9 @@ export function addBenchCommand(program: Command): void {
   bench
     .command("kernel")
     .description("Check every kernel against its float64 reference, then time it. The last line is JSON.")
+    .addOption(
+      new Option("--device <kind>", "cuda measures mla-decode alone").choices(["cpu", "cuda"]).default("cpu"),
+    )
     .option("--threads <list>", "thread counts, one result each", threadsFlag, all > 1 ? [1, all] : [1])
     .addOption(new Option("--variant <build>", "build of the CPU kernels").choices(["relaxed", "simd"]))
     .option("--case <words>", "only the cases whose names hold all these words", "")
