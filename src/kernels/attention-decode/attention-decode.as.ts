@@ -34,7 +34,7 @@ function attendRow(args: usize, sequence: i32, head: i32, row: i32, from: i32, t
     scoreRow(args, q, sequence, head, t, end, scores);
     maskScores(scores, 0, end - t, padded);
     softmaxStep(scores, padded, state, out, width);
-    addRow(args, scores, sequence, head, t, end, out);
+    addRow(args, scores, sequence, head, t, end, out, scores + (ROW_TILE << 2) + 64);
   }
 }
 

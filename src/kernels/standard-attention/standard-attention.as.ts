@@ -197,6 +197,6 @@ export function standardAttentionValue(args: usize, begin: i32, end: i32, scratc
     const token = first / (heads / kvHeads);
     const from = visibleStart(args, length, token), to = visibleEnd(args, length, token);
     memory.fill(out, 0, <usize>width << 2);
-    addRow(args, scoresOf(args, row) + (<usize>from << 2), sequence, head, from, to, out);
+    addRow(args, scoresOf(args, row) + (<usize>from << 2), sequence, head, from, to, out, scratch);
   }
 }
