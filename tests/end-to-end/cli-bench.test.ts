@@ -1,0 +1,54 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { runCli } from "./run-cli.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "bench-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const kernel = (...flags: string[]) => runCli(["bench", "kernel", "--rounds", "1", ...flags]);
+
+describe("flashmla bench kernel", () => {
+  it("prints both tables, then one JSON object, and writes the same under the machine's name", async () => {
+    const flags = ["--case", "mla-epilogue s=512", "--threads", "1,2", "--out", folder, "--name", "x"];
+    const { code, stdout, stderr } = await kernel(...flags);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/threads\s+multiply-add\s+read/);
+    expect(stdout).toMatch(/mla-epilogue b=1 .* 2 .* memory/);
+    expect(stderr).toContain("[1/1] mla-epilogue");
+    const report = JSON.parse(stdout.trimEnd().split("\n").at(-1)!);
+    expect(report.results.map(({ threads }: { threads: number }) => threads)).toEqual([1, 2]);
+    expect(report.ceilings).toHaveLength(2);
+    const [file] = readdirSync(join(folder, report.machine.slug));
+    expect(file).toMatch(/^\d{4}-\d\d-\d\d-x\.json$/);
+    expect(JSON.parse(readFileSync(join(folder, report.machine.slug, file!), "utf8"))).toEqual(report);
+  });
+
+  it("--json prints the object alone; --variant simd has no relaxed-simd", async () => {
+    const { code, stdout } = await kernel(
+      "--case",
+      "prologue",
+      "--threads",
+      "1",
+      "--json",
+      "--variant",
+      "simd",
+    );
+    expect(code).toBe(0);
+    expect(stdout.trimEnd().split("\n")).toHaveLength(1);
+    expect(JSON.parse(stdout).features).toEqual(["simd"]);
+  });
+
+  it.each([
+    [["--case", "nothing like this"], /No case matches "nothing like this".*\n\s+mla-decode/],
+    [["--threads", "0"], /from 1 to 64/],
+    [["--variant", "avx"], /relaxed, simd/],
+    [["--name", "../x"], /letters, digits, dots and dashes/],
+  ])("%j: one clear message, exit code 1", async (flags, message) => {
+    const { code, stderr } = await kernel(...flags);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/\n\s+at /);
+  });
+});
