@@ -40,6 +40,7 @@ export {
   gatedMlpGateUp,
 } from "./gated-mlp/gated-mlp.ts";
 export { type LinearArguments, linear, linearCost } from "./linear/linear.ts";
+export { type MlaDecodeCudaOptions, queryDtypeOn } from "./mla-decode/mla-decode.cuda.ts";
 export {
   type MlaDecodeArguments,
   type MlaDecodePartialArguments,
