@@ -1,5 +1,5 @@
 import { mergeSplits } from "../common/attention-merge.as";
-import { rowBytesOf, storeLanes } from "../common/gemm.as";
+import { rowBytesOf } from "../common/gemm.as";
 import { dotFour } from "../common/latent-rows.as";
 import { argInt, argPointer } from "../common/simd.as";
 
@@ -41,16 +41,19 @@ function project(args: usize, head: i32, first: i32, count: i32, scratch: usize)
   const out = argPointer(args, 3) + (<usize>((first * heads + head) * value) << 2);
   const outStride = <usize>(heads * value) << 2;
   const latentBytes = <usize>latent << 2;
-  const sink = scratch + <usize>TOKENS * latentBytes;
-  for (let c = 0; c < value; c += 4) {
-    const source = weights + <usize>c * rowBytes;
-    const columns = min(4, value - c);
-    // Reads ahead the next four rows, where the head has them and no token has read them yet.
-    let next = c + 8 <= value ? source + 4 * rowBytes : scratch;
+  const tiles = (value + 3) >> 2;
+  for (let c = 0; c < tiles; c++) {
+    const b = min(c + tiles, value - 1), d = min(c + 2 * tiles, value - 1), e = min(c + 3 * tiles, value - 1);
+    const w0 = weights + <usize>c * rowBytes, w1 = weights + <usize>b * rowBytes;
+    const w2 = weights + <usize>d * rowBytes, w3 = weights + <usize>e * rowBytes;
     for (let i = 0; i < count; i++) {
-      const sums = dotFour(dtype, scratch + <usize>i * latentBytes, source, rowBytes, columns - 1, latent, next, sink);
-      storeLanes(out + (<usize>c << 2) + <usize>i * outStride, sums, columns);
-      next = scratch;
+      const sums = dotFour(dtype, scratch + <usize>i * latentBytes, w0, w1, w2, w3, latent);
+      const row = out + <usize>i * outStride;
+      // A row past the last one is the last one again, with the same sum.
+      store<f32>(row + (<usize>c << 2), f32x4.extract_lane(sums, 0));
+      store<f32>(row + (<usize>b << 2), f32x4.extract_lane(sums, 1));
+      store<f32>(row + (<usize>d << 2), f32x4.extract_lane(sums, 2));
+      store<f32>(row + (<usize>e << 2), f32x4.extract_lane(sums, 3));
     }
   }
 }

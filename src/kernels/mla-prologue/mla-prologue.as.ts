@@ -102,17 +102,14 @@ function queryScaleAt(args: usize, position: usize, flag: i32): f32 {
   return flag ? load<f32>(argPointer(args, 3) + (position << 2)) : 1;
 }
 
-/**
- * out[t][c] += Σ_j q[t][j]·w[j][c] over the `nope` rows j of w, [width] each; q rows are contiguous, out rows `outBytes`
- * apart. `spare` is scratch.
- */
-function absorb<T>(w: usize, nope: usize, width: usize, q: usize, out: usize, outBytes: usize, rows: i32, spare: usize): void {
-  const fourBytes = (width * sizeof<T>()) << 2;
-  for (let j: usize = 0; j < nope; j += 4, w += fourBytes) {
-    let next = j + 4 < nope ? w + fourBytes : spare;
+/** out[t][c] += Σ_j q[t][j]·w[j][c] over the `nope` rows j of w, [width] each; q rows are contiguous, out rows `outBytes` apart. */
+function absorb<T>(w: usize, nope: usize, width: usize, q: usize, out: usize, outBytes: usize, rows: i32): void {
+  const rowBytes = width * sizeof<T>();
+  const quarter = nope >> 2;
+  for (let j: usize = 0; j < quarter; j++) {
     for (let row: usize = 0; row < <usize>rows; row++) {
-      addFour<T>(q + ((row * nope + j) << 2), w, width, out + row * outBytes, next, spare);
-      next = spare;
+      const from = q + ((row * nope + j) << 2);
+      addFour<T>(from, quarter << 2, w + j * rowBytes, quarter * rowBytes, width, out + row * outBytes);
     }
   }
 }
@@ -153,10 +150,9 @@ export function mlaPrologueAbsorb(args: usize, begin: i32, end: i32, scratch: us
     }
     const w = argPointer(args, 4) + head * headElements * weightSize(dtype);
     const stride = heads * outBytes;
-    const spare = scratch + ((<usize>BLOCK * nope) << 2);
-    if (dtype == BF16) absorb<u16>(w, nope, latent, scratch, out, stride, rows, spare);
-    else if (dtype == F16) absorb<i16>(w, nope, latent, scratch, out, stride, rows, spare);
-    else absorb<f32>(w, nope, latent, scratch, out, stride, rows, spare);
+    if (dtype == BF16) absorb<u16>(w, nope, latent, scratch, out, stride, rows);
+    else if (dtype == F16) absorb<i16>(w, nope, latent, scratch, out, stride, rows);
+    else absorb<f32>(w, nope, latent, scratch, out, stride, rows);
   }
 }
 
