@@ -1,25 +1,22 @@
-// Products of rows with a panel of weight rows. Every dot product is summed in one order: blocks of 1,024 columns, in
-// each four lanes over k and then (0 + 2) + (1 + 3), the sums of the blocks one after the other. So a value's bits
-// depend neither on the rows beside it, nor on the panel it falls in, nor on the threads.
+// Products of rows with a panel of weight rows.
 //
 // A panel of n weight rows is worked on as t = ⌈n / 4⌉ tiles: tile i has the rows i, t + i, 2t + i and 3t + i. So each
 // of the four is read from its first to its last byte while the tiles go by, which is what the processor's prefetch
 // needs: four neighbouring rows at a time come from memory at half the speed (README.md of kernels/linear).
-import { sumLanes4 } from "./gemm.as";
-import { multiplyAdd } from "./simd.as";
-import { BF16, F16, weightSize, weightsHigh, weightsLow } from "./weights.as";
+import { BLOCK, dotTile, multiplyFourRows, multiplyPacked, multiplyTwoRows, packTile } from "./projection-tiles.as";
+import { BF16, F16 } from "./weights.as";
 
 /** Outputs of an item; projection.ts holds the same number. */
 export const ITEM_OUTPUTS: i32 = 16;
 /** Rows of x that `multiplyPanel` takes at most. */
 export const PANEL_ROWS: i32 = 512;
 
-/** Columns whose sums are kept in registers: four weight rows of them are half a first-level cache as f32. */
-const BLOCK: i32 = 1024;
-/** Tiles packed at once where rows are many: half a second-level cache. */
+/** Up to so many rows meet the weights as stored; for more, widening the weights once pays. */
+const FEW_ROWS: i32 = 12;
+/** Tiles packed at once: 128 KiB of f32. */
 const GROUP: i32 = 8;
-/** Rows that meet a packed tile before the next one's turn comes; up to so many rows count as few. */
-const FEW_ROWS: i32 = 16;
+/** Rows that meet a packed tile before the next one's turn comes: 64 KiB of f32. */
+const ROW_BLOCK: i32 = 16;
 
 // Scratch: u32 [PANEL_ROWS] addresses of rows, packed tiles, the sums by tile, then room for the caller.
 const PACKED: usize = <usize>PANEL_ROWS << 2;
@@ -46,158 +43,115 @@ export function resultStride(count: i32): usize {
   return <usize>((count + 3) & ~3) << 2;
 }
 
+/** Bytes of a tile's sums: 16 a row, rows in fours since tiles of four rows write as many. */
+// @ts-ignore: decorator
+@inline
+function sumBytes(rows: i32): usize {
+  return <usize>((rows + 3) & ~3) << 4;
+}
+
+/** Address of a row of weights, the last one for those past it. */
 // @ts-ignore: decorator
 @inline
 function weightRow(weight: usize, rowBytes: usize, row: i32, count: i32): usize {
   return weight + <usize>min(row, count - 1) * rowBytes;
 }
 
-/** `columns` values of four weight rows as f32 at `target`: four of each row in turn. */
-function packTileAs<T>(w0: usize, w1: usize, w2: usize, w3: usize, columns: i32, target: usize): void {
-  const end = target + (<usize>columns << 4);
-  while (target < end) {
-    const r0 = v128.load(w0);
-    const r1 = v128.load(w1);
-    const r2 = v128.load(w2);
-    const r3 = v128.load(w3);
-    v128.store(target, weightsLow<T>(r0), 0);
-    v128.store(target, weightsLow<T>(r1), 16);
-    v128.store(target, weightsLow<T>(r2), 32);
-    v128.store(target, weightsLow<T>(r3), 48);
-    v128.store(target, weightsHigh<T>(r0, w0), 64);
-    v128.store(target, weightsHigh<T>(r1, w1), 80);
-    v128.store(target, weightsHigh<T>(r2, w2), 96);
-    v128.store(target, weightsHigh<T>(r3, w3), 112);
-    w0 += 8 * sizeof<T>();
-    w1 += 8 * sizeof<T>();
-    w2 += 8 * sizeof<T>();
-    w3 += 8 * sizeof<T>();
-    target += 128;
+/** Address of column `column` of a listed row, the last one for those past it. */
+// @ts-ignore: decorator
+@inline
+function listedRow(scratch: usize, row: i32, rows: i32, column: i32): usize {
+  return <usize>load<u32>(scratch + (<usize>min(row, rows - 1) << 2)) + (<usize>column << 2);
+}
+
+/** Few rows times a block of a tile's weights as stored; these stay in the first-level cache from row to row. */
+function multiplyStored<T>(
+  w0: usize, w1: usize, w2: usize, w3: usize, column: i32, columns: i32, rows: i32, sums: usize, scratch: usize,
+): void {
+  const isFirst = column == 0;
+  for (let row = 0; row < rows; row += 4) {
+    const x0 = listedRow(scratch, row, rows, column);
+    const x1 = listedRow(scratch, row + 1, rows, column);
+    const target = sums + (<usize>row << 4);
+    if (row + 2 >= rows) {
+      multiplyTwoRows<T>(x0, x1, w0, w1, w2, w3, columns, target, isFirst);
+    } else {
+      const x2 = listedRow(scratch, row + 2, rows, column);
+      const x3 = listedRow(scratch, row + 3, rows, column);
+      multiplyFourRows<T>(x0, x1, x2, x3, w0, w1, columns, target, isFirst);
+      multiplyFourRows<T>(x0, x1, x2, x3, w2, w3, columns, target + 8, isFirst);
+    }
   }
 }
 
-function packTile(
-  dtype: i32, weight: usize, rowBytes: usize, count: i32, tile: i32, column: i32, columns: i32, target: usize,
+/** A panel by few rows, the weights as stored. */
+function multiplyFew<T>(weight: usize, rowBytes: usize, count: i32, columns: i32, rows: i32, scratch: usize): void {
+  const tiles = (count + 3) >> 2;
+  let sums = scratch + SUMS;
+  for (let tile = 0; tile < tiles; tile++) {
+    const w0 = weightRow(weight, rowBytes, tile, count);
+    const w1 = weightRow(weight, rowBytes, tile + tiles, count);
+    const w2 = weightRow(weight, rowBytes, tile + 2 * tiles, count);
+    const w3 = weightRow(weight, rowBytes, tile + 3 * tiles, count);
+    if (rows == 1) {
+      v128.store(sums, dotTile<T>(load<u32>(scratch), w0, w1, w2, w3, columns));
+    } else {
+      for (let column = 0; column < columns; column += BLOCK) {
+        const at = <usize>column * sizeof<T>();
+        const width = min(BLOCK, columns - column);
+        multiplyStored<T>(w0 + at, w1 + at, w2 + at, w3 + at, column, width, rows, sums, scratch);
+      }
+    }
+    sums += sumBytes(rows);
+  }
+}
+
+/** Up to GROUP tiles of a panel by all rows: a block of the weights becomes f32, then meets the rows two by two. */
+function multiplyGroup<T>(
+  weight: usize, rowBytes: usize, count: i32, columns: i32, rows: i32, first: i32, scratch: usize,
 ): void {
   const tiles = (count + 3) >> 2;
-  const start = weight + <usize>column * weightSize(dtype);
-  const w0 = weightRow(start, rowBytes, tile, count);
-  const w1 = weightRow(start, rowBytes, tile + tiles, count);
-  const w2 = weightRow(start, rowBytes, tile + 2 * tiles, count);
-  const w3 = weightRow(start, rowBytes, tile + 3 * tiles, count);
-  if (dtype == BF16) packTileAs<u16>(w0, w1, w2, w3, columns, target);
-  else if (dtype == F16) packTileAs<i16>(w0, w1, w2, w3, columns, target);
-  else packTileAs<f32>(w0, w1, w2, w3, columns, target);
-}
-
-/**
- * Two rows of x times a packed tile: sums [2, 4], stored or added. Eight sums and six loads are all that the registers
- * hold: V8 moves loads to the front of a loop, so a larger or unrolled tile spills and runs at half the speed.
- */
-function multiplyTile(x0: usize, x1: usize, packed: usize, columns: i32, sums: usize, isFirst: bool): void {
-  let s00 = f32x4.splat(0), s01 = s00, s02 = s00, s03 = s00, s10 = s00, s11 = s00, s12 = s00, s13 = s00;
-  const end = packed + (<usize>columns << 4);
-  while (packed < end) {
-    const a = v128.load(x0);
-    const b = v128.load(x1);
-    let w = v128.load(packed);
-    s00 = multiplyAdd(a, w, s00);
-    s10 = multiplyAdd(b, w, s10);
-    w = v128.load(packed, 16);
-    s01 = multiplyAdd(a, w, s01);
-    s11 = multiplyAdd(b, w, s11);
-    w = v128.load(packed, 32);
-    s02 = multiplyAdd(a, w, s02);
-    s12 = multiplyAdd(b, w, s12);
-    w = v128.load(packed, 48);
-    s03 = multiplyAdd(a, w, s03);
-    s13 = multiplyAdd(b, w, s13);
-    x0 += 16;
-    x1 += 16;
-    packed += 64;
-  }
-  let first = sumLanes4(s00, s01, s02, s03);
-  let second = sumLanes4(s10, s11, s12, s13);
-  if (!isFirst) {
-    first = f32x4.add(v128.load(sums), first);
-    second = f32x4.add(v128.load(sums, 16), second);
-  }
-  v128.store(sums, first);
-  v128.store(sums, second, 16);
-}
-
-/** Tiles `tile`…`lastTile` of a panel by all rows: weights become f32 once, then meet the rows two by two. */
-function multiplyTiles(
-  dtype: i32, weight: usize, rowBytes: usize, count: i32, columns: i32, rows: i32, tile: i32, lastTile: i32, scratch: usize,
-): void {
-  const sumRows = <usize>(rows + 1) & ~1;
+  const last = min(first + GROUP, tiles);
   for (let column = 0; column < columns; column += BLOCK) {
     const width = min(BLOCK, columns - column);
-    const tileBytes = <usize>width << 4;
-    for (let t = tile; t < lastTile; t++) {
-      packTile(dtype, weight, rowBytes, count, t, column, width, scratch + PACKED + <usize>(t - tile) * tileBytes);
+    const block = weight + <usize>column * sizeof<T>();
+    let packed = scratch + PACKED;
+    for (let tile = first; tile < last; tile++) {
+      const w0 = weightRow(block, rowBytes, tile, count);
+      const w1 = weightRow(block, rowBytes, tile + tiles, count);
+      const w2 = weightRow(block, rowBytes, tile + 2 * tiles, count);
+      const w3 = weightRow(block, rowBytes, tile + 3 * tiles, count);
+      packTile<T>(w0, w1, w2, w3, width, packed);
+      packed += <usize>width << 4;
     }
-    for (let begin = 0; begin < rows; begin += FEW_ROWS) {
-      const end = min(begin + FEW_ROWS, rows);
-      for (let t = tile; t < lastTile; t++) {
-        const packed = scratch + PACKED + <usize>(t - tile) * tileBytes;
-        const sums = scratch + SUMS + ((<usize>t * sumRows) << 4);
+    for (let begin = 0; begin < rows; begin += ROW_BLOCK) {
+      const end = min(begin + ROW_BLOCK, rows);
+      packed = scratch + PACKED;
+      for (let tile = first; tile < last; tile++) {
+        const sums = scratch + SUMS + <usize>tile * sumBytes(rows);
         for (let row = begin; row < end; row += 2) {
-          const x0 = load<u32>(scratch + (<usize>row << 2)) + (column << 2);
-          const x1 = load<u32>(scratch + (<usize>min(row + 1, rows - 1) << 2)) + (column << 2);
-          multiplyTile(x0, x1, packed, width, sums + (<usize>row << 4), column == 0);
+          const x0 = listedRow(scratch, row, rows, column);
+          const x1 = listedRow(scratch, row + 1, rows, column);
+          multiplyPacked(x0, x1, packed, width, sums + (<usize>row << 4), column == 0);
         }
+        packed += <usize>width << 4;
       }
     }
   }
 }
 
-/** One row x times a panel, the weights as stored: sums by tile. */
-function dotPanelAs<T>(x: usize, weight: usize, rowBytes: usize, count: i32, columns: i32, sums: usize): void {
-  const tiles = (count + 3) >> 2;
-  const last = x + (<usize>columns << 2);
-  for (let tile = 0; tile < tiles; tile++) {
-    let w0 = weightRow(weight, rowBytes, tile, count);
-    let w1 = weightRow(weight, rowBytes, tile + tiles, count);
-    let w2 = weightRow(weight, rowBytes, tile + 2 * tiles, count);
-    let w3 = weightRow(weight, rowBytes, tile + 3 * tiles, count);
-    let at = x;
-    let total = f32x4.splat(0);
-    while (at < last) {
-      const end = min(at + (<usize>BLOCK << 2), last);
-      let s0 = f32x4.splat(0), s1 = s0, s2 = s0, s3 = s0;
-      const isFirst = at == x;
-      while (at < end) {
-        const low = v128.load(at);
-        const high = v128.load(at, 16);
-        const r0 = v128.load(w0);
-        const r1 = v128.load(w1);
-        const r2 = v128.load(w2);
-        const r3 = v128.load(w3);
-        s0 = multiplyAdd(low, weightsLow<T>(r0), s0);
-        s1 = multiplyAdd(low, weightsLow<T>(r1), s1);
-        s2 = multiplyAdd(low, weightsLow<T>(r2), s2);
-        s3 = multiplyAdd(low, weightsLow<T>(r3), s3);
-        s0 = multiplyAdd(high, weightsHigh<T>(r0, w0), s0);
-        s1 = multiplyAdd(high, weightsHigh<T>(r1, w1), s1);
-        s2 = multiplyAdd(high, weightsHigh<T>(r2, w2), s2);
-        s3 = multiplyAdd(high, weightsHigh<T>(r3, w3), s3);
-        w0 += 8 * sizeof<T>();
-        w1 += 8 * sizeof<T>();
-        w2 += 8 * sizeof<T>();
-        w3 += 8 * sizeof<T>();
-        at += 32;
-      }
-      const sum = sumLanes4(s0, s1, s2, s3);
-      total = isFirst ? sum : f32x4.add(total, sum);
-    }
-    v128.store(sums + (<usize>tile << 5), total);
+function multiplyAs<T>(weight: usize, rowBytes: usize, count: i32, columns: i32, rows: i32, scratch: usize): void {
+  if (rows <= FEW_ROWS) {
+    multiplyFew<T>(weight, rowBytes, count, columns, rows, scratch);
+    return;
+  }
+  for (let tile = 0; tile < (count + 3) >> 2; tile += GROUP) {
+    multiplyGroup<T>(weight, rowBytes, count, columns, rows, tile, scratch);
   }
 }
 
-/** Turns sums by tile [tiles, sumRows, 4] into `out` [rows, 4 · tiles]. */
+/** Turns sums by tile into `out` [rows, 4 · tiles]. */
 function orderSums(sums: usize, tiles: i32, rows: i32, out: usize): void {
-  const tileBytes = <usize>((rows + 1) & ~1) << 4;
   const laneBytes = <usize>tiles << 2;
   for (let row = 0; row < rows; row++) {
     let from = sums + (<usize>row << 4);
@@ -208,7 +162,7 @@ function orderSums(sums: usize, tiles: i32, rows: i32, out: usize): void {
       v128.store_lane<f32>(to + laneBytes, v, 1);
       v128.store_lane<f32>(to + 2 * laneBytes, v, 2);
       v128.store_lane<f32>(to + 3 * laneBytes, v, 3);
-      from += tileBytes;
+      from += sumBytes(rows);
       to += 4;
     }
   }
@@ -221,18 +175,8 @@ function orderSums(sums: usize, tiles: i32, rows: i32, out: usize): void {
 export function multiplyPanel(
   dtype: i32, weight: usize, rowBytes: usize, count: i32, columns: i32, rows: i32, scratch: usize, out: usize,
 ): void {
-  const tiles = (count + 3) >> 2;
-  const sums = scratch + SUMS;
-  if (rows == 1) {
-    const x = load<u32>(scratch);
-    if (dtype == BF16) dotPanelAs<u16>(x, weight, rowBytes, count, columns, sums);
-    else if (dtype == F16) dotPanelAs<i16>(x, weight, rowBytes, count, columns, sums);
-    else dotPanelAs<f32>(x, weight, rowBytes, count, columns, sums);
-  } else {
-    const group = rows <= FEW_ROWS ? 1 : GROUP;
-    for (let tile = 0; tile < tiles; tile += group) {
-      multiplyTiles(dtype, weight, rowBytes, count, columns, rows, tile, min(tile + group, tiles), scratch);
-    }
-  }
-  orderSums(sums, tiles, rows, out);
+  if (dtype == BF16) multiplyAs<u16>(weight, rowBytes, count, columns, rows, scratch);
+  else if (dtype == F16) multiplyAs<i16>(weight, rowBytes, count, columns, rows, scratch);
+  else multiplyAs<f32>(weight, rowBytes, count, columns, rows, scratch);
+  orderSums(scratch + SUMS, (count + 3) >> 2, rows, out);
 }

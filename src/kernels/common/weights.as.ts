@@ -44,6 +44,15 @@ export function weightsHigh<T>(raw: v128, address: usize): v128 {
   return isSigned<T>() ? f16High(raw) : bf16High(raw);
 }
 
+/** Four weights at `address`. */
+// @ts-ignore: decorator
+@inline
+export function loadWeights<T>(address: usize): v128 {
+  if (isFloat<T>()) return v128.load(address);
+  if (isSigned<T>()) return f16Extended(v128.load_ext<i16>(address));
+  return i32x4.shl(v128.load_ext<u16>(address), 16);
+}
+
 /** Bytes of one weight of a dtype number. */
 // @ts-ignore: decorator
 @inline

@@ -104,20 +104,17 @@ describe.each([
     expect(result.subarray(expected.length).every(Number.isNaN)).toBe(true);
   });
 
-  it("row 0 has the same bits alone, in a decode batch of 5 and in a prefill of 21", async () => {
-    const shape = { inputs: 1032, outputs: 45, dtype: "bf16" } as const;
-    const bits = [];
-    for (const [rows, maxRows] of [
-      [1, 1],
-      [1, 64],
-      [5, 8],
-      [21, 64],
-    ] as const) {
-      const { result } = await runCase(device, { rows, maxRows, ...shape });
-      bits.push(result.slice(0, 45));
-    }
-    for (const other of bits.slice(1)) expect(other).toEqual(bits[0]);
-  });
+  it.each(["bf16", "f16"] as const)(
+    "%s: a row has the same bits alone, among few, among many and past the 512th",
+    async (dtype) => {
+      const shape = { inputs: 1032, outputs: 45, dtype } as const;
+      const { result: many } = await runCase(device, { rows: 515, maxRows: 520, ...shape });
+      for (const rows of [1, 2, 3, 4, 5, 12, 13, 21]) {
+        const { result } = await runCase(device, { rows, maxRows: 64, ...shape });
+        expect(result.slice(0, rows * 45)).toEqual(many.slice(0, rows * 45));
+      }
+    },
+  );
 
   it("rejects inputs that are no multiple of 8 and buffers that are too small", () => {
     const buffer = device.allocate(64, "small");
