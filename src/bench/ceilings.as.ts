@@ -1,25 +1,24 @@
 // What the machine can do at most: a streaming read, and independent multiply-adds in registers.
 import { argInt, argPointer, multiplyAdd } from "../kernels/common/simd.as";
 
-/** Items are chunks. Buffers: source, sums (16 bytes an item); scalars: chunkBytes (a multiple of 128). */
+/**
+ * Items are chunks, each read as four streams, a quarter of it apart: one stream alone reaches 60 % of that. Buffers: source,
+ * sums (16 bytes an item); scalars: chunkBytes (a multiple of 256).
+ */
 export function benchRead(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  const bytes = <usize>argInt(args, 2);
+  const bytes = <usize>argInt(args, 2), quarter = bytes >> 2;
   for (let item = begin; item < end; item++) {
-    let at = argPointer(args, 0) + <usize>item * bytes;
-    const last = at + bytes;
-    let a = i32x4.splat(0), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
-    for (; at < last; at += 128) {
-      a = v128.xor(a, v128.load(at));
-      b = v128.xor(b, v128.load(at, 16));
-      c = v128.xor(c, v128.load(at, 32));
-      d = v128.xor(d, v128.load(at, 48));
-      e = v128.xor(e, v128.load(at, 64));
-      f = v128.xor(f, v128.load(at, 80));
-      g = v128.xor(g, v128.load(at, 96));
-      h = v128.xor(h, v128.load(at, 112));
+    const first = argPointer(args, 0) + <usize>item * bytes;
+    let a = i32x4.splat(0), b = a, c = a, d = a;
+    for (let at = first; at < first + quarter; at += 64) {
+      for (let line = at; line < at + bytes; line += quarter) {
+        a = v128.xor(a, v128.load(line));
+        b = v128.xor(b, v128.load(line, 16));
+        c = v128.xor(c, v128.load(line, 32));
+        d = v128.xor(d, v128.load(line, 48));
+      }
     }
-    const sum = v128.xor(v128.xor(v128.xor(a, b), v128.xor(c, d)), v128.xor(v128.xor(e, f), v128.xor(g, h)));
-    v128.store(argPointer(args, 1) + (<usize>item << 4), sum);
+    v128.store(argPointer(args, 1) + (<usize>item << 4), v128.xor(v128.xor(a, b), v128.xor(c, d)));
   }
 }
 

@@ -56,11 +56,22 @@ function formatTime(milliseconds: number): string {
 
 /** The results as rows of a table; the first is the head. */
 export function tableOf(results: readonly CaseResult[]): string[][] {
-  const head = ["case", "threads", "time", "GFLOPS", "GB/s", "of ceiling", "bound by", "worst error"];
+  const head = [
+    "case",
+    "threads",
+    "median",
+    "best",
+    "GFLOPS",
+    "GB/s",
+    "of ceiling",
+    "bound by",
+    "worst error",
+  ];
   const rows = results.map((result) => [
     result.name,
     String(result.threads),
     formatTime(result.milliseconds),
+    formatTime(result.bestMilliseconds),
     threeDigits(result.gflops),
     threeDigits(result.gigabytesPerSecond),
     `${(100 * result.fraction).toFixed(0)} %`,

@@ -3,22 +3,27 @@ import type { Device, Program } from "../device/device.ts";
 import { type BenchCase, BenchMemory } from "./case.ts";
 import { type CeilingMeter, type Ceilings, createCeilingMeter, secondsOf } from "./ceilings.ts";
 
-/** A case's speed on one device. Rates are of the cost formula's FLOPs and bytes. */
+/**
+ * A case's speed on one device. Rates are of the cost formula's FLOPs and bytes in the best round, as the ceilings are:
+ * what else runs on the machine slows the median, and neither of them.
+ */
 export interface CaseResult {
   readonly name: string;
   readonly threads: number;
   /** Median over the rounds, of one call. */
   readonly milliseconds: number;
+  /** The best round's, of one call. */
+  readonly bestMilliseconds: number;
   readonly gflops: number;
   readonly gigabytesPerSecond: number;
   /** The ceiling that makes the longer floor. */
   readonly bound: "compute" | "memory";
-  /** Median of floor / time, both of the same round. */
+  /** Of that ceiling. */
   readonly fraction: number;
   readonly worstError: number;
 }
 
-/** Ceilings of one thread count: medians over all rounds of all cases. */
+/** Ceilings of one thread count: the best of all rounds of all cases. */
 export interface CeilingResult {
   readonly threads: number;
   readonly gigabytesPerSecond: number;
@@ -37,8 +42,9 @@ export interface BenchOptions {
 
 /** Bytes over which calls with copies of the inputs go round, so that each finds them in no cache. */
 const COLD_BYTES = 96 * 2 ** 20;
-/** FLOPs of a round at most, unless one call takes more. */
-const ROUND_FLOPS = 4e9;
+/** FLOPs of all copies and of one round at most, unless one call takes more: short rounds find the machine at rest. */
+const ALL_FLOPS = 4e9;
+const ROUND_FLOPS = 1.5e8;
 
 /** Middle value; the mean of the two middle ones for an even count, NaN for none. */
 export function median(values: readonly number[]): number {
@@ -48,10 +54,11 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
 }
 
-/** Calls of a round: enough to leave the caches, few enough to end soon. */
-export function copiesFor({ flops, bytes }: BenchCase["cost"]): number {
-  const most = Math.max(1, Math.floor(ROUND_FLOPS / flops));
-  return Math.max(1, Math.min(64, most, Math.ceil(COLD_BYTES / bytes)));
+/** Copies of a case's inputs, enough to leave the caches, and how many of them a round takes in turn. */
+export function callsFor({ flops, bytes }: BenchCase["cost"]): { copies: number; perRound: number } {
+  const within = (limit: number) => Math.max(1, Math.floor(limit / flops));
+  const copies = Math.max(1, Math.min(64, within(ALL_FLOPS), Math.ceil(COLD_BYTES / bytes)));
+  return { copies, perRound: Math.min(copies, within(ROUND_FLOPS)) };
 }
 
 interface Station {
@@ -62,10 +69,13 @@ interface Station {
 }
 
 interface Runner {
+  readonly benchCase: BenchCase;
   readonly station: Station;
-  readonly program: Program;
+  /** Rounds run them in turn; each makes `perRound` calls with copies of its own. */
+  readonly programs: readonly Program[];
   readonly worstError: number;
-  readonly rounds: { readonly seconds: number; readonly ceilings: Ceilings }[];
+  /** Seconds a call. */
+  readonly rounds: number[];
 }
 
 /**
@@ -78,83 +88,89 @@ export async function runBench(
   const stations = options.devices.map((device): Station => {
     return { device, memory: new BenchMemory(device), meter: createCeilingMeter(device), ceilings: [] };
   });
-  const results: CaseResult[] = [];
+  const measured: Runner[] = [];
   try {
     for (const [index, benchCase] of options.cases.entries()) {
       options.onCase?.(benchCase.name, index);
-      results.push(...(await runCase(benchCase, stations, options.rounds)));
+      measured.push(...(await runCase(benchCase, stations, options.rounds)));
     }
   } finally {
     for (const { memory, meter } of stations) for (const held of [memory, meter]) held.free();
   }
-  return { ceilings: stations.map(ceilingsOf), results };
+  return { ceilings: stations.map(ceilingsOf), results: measured.map(resultOf) };
 }
 
 async function runCase(
   benchCase: BenchCase,
   stations: readonly Station[],
   rounds: number,
-): Promise<CaseResult[]> {
-  const copies = copiesFor(benchCase.cost);
+): Promise<Runner[]> {
+  const { perRound } = callsFor(benchCase.cost);
   const runners: Runner[] = [];
-  for (const station of stations) runners.push(await prepareRunner(benchCase, station, copies));
+  for (const station of stations) runners.push(await prepareRunner(benchCase, station));
   for (let round = 0; round < rounds; round++) {
-    for (const { station, program, rounds } of runners) {
-      const ceilings = station.meter.measure();
-      station.ceilings.push(ceilings);
-      rounds.push({ ceilings, seconds: secondsOf(() => program.run()) / copies });
+    for (const { station, programs, rounds } of runners) {
+      const program = programs[round % programs.length]!;
+      station.ceilings.push(station.meter.measure());
+      rounds.push(secondsOf(() => program.run()) / perRound);
     }
     // The event loop gets its turn between rounds.
-    await runners[0]?.program.idle();
+    await runners[0]?.programs[0]?.idle();
   }
-  for (const { station, program } of runners) {
-    program.free();
+  for (const { station, programs } of runners) {
+    for (const program of programs) program.free();
     station.memory.free();
   }
-  return runners.map((runner) => resultOf(benchCase, runner));
+  return runners;
 }
 
-async function prepareRunner(benchCase: BenchCase, station: Station, copies: number): Promise<Runner> {
+async function prepareRunner(benchCase: BenchCase, station: Station): Promise<Runner> {
+  const { copies, perRound } = callsFor(benchCase.cost);
   const prepared = benchCase.prepare(station.memory, copies);
-  const program = station.device.record((launch) => {
-    for (let copy = 0; copy < copies; copy++) prepared.enqueue(launch, copy);
-  });
-  program.run();
-  await program.idle();
+  const programs = Array.from({ length: Math.floor(copies / perRound) }, (_, group) =>
+    station.device.record((launch) => {
+      for (let i = 0; i < perRound; i++) prepared.enqueue(launch, group * perRound + i);
+    }),
+  );
+  // Twice: the first run compiles.
+  for (let run = 0; run < 2; run++) programs[0]?.run();
+  await programs[0]?.idle();
   const worstError = await prepared.worstError();
-  if (worstError <= benchCase.tolerance) return { station, program, worstError, rounds: [] };
+  if (worstError <= benchCase.tolerance) return { benchCase, station, programs, worstError, rounds: [] };
   throw new UserError(
     `${benchCase.name} is not timed because its results are wrong: error ${worstError}, at most ` +
       `${benchCase.tolerance} allowed; run \`flashmla verify\` to see which kernels are.`,
   );
 }
 
-function resultOf({ name, cost }: BenchCase, { station, rounds, worstError }: Runner): CaseResult {
-  const seconds = median(rounds.map((round) => round.seconds));
-  const floors = rounds.map(({ ceilings }) => ({
-    compute: cost.flops / ceilings.flopsPerSecond,
-    memory: cost.bytes / ceilings.bytesPerSecond,
-  }));
-  const fraction = median(
-    floors.map(({ compute, memory }, i) => Math.max(compute, memory) / rounds[i]!.seconds),
-  );
-  const isCompute = median(floors.map(({ compute, memory }) => compute - memory)) > 0;
+function resultOf({ benchCase, station, rounds, worstError }: Runner): CaseResult {
+  const { name, cost } = benchCase;
+  const best = Math.min(...rounds);
+  const ceiling = bestOf(station.ceilings);
+  const compute = cost.flops / ceiling.flopsPerSecond;
+  const memory = cost.bytes / ceiling.bytesPerSecond;
   return {
     name,
     threads: station.device.limits.computeUnits,
-    milliseconds: seconds * 1e3,
-    gflops: cost.flops / seconds / 1e9,
-    gigabytesPerSecond: cost.bytes / seconds / 1e9,
-    bound: isCompute ? "compute" : "memory",
-    fraction,
+    milliseconds: median(rounds) * 1e3,
+    bestMilliseconds: best * 1e3,
+    gflops: cost.flops / best / 1e9,
+    gigabytesPerSecond: cost.bytes / best / 1e9,
+    bound: compute > memory ? "compute" : "memory",
+    fraction: Math.max(compute, memory) / best,
     worstError,
   };
 }
 
-function ceilingsOf({ device, ceilings }: Station): CeilingResult {
+function bestOf(ceilings: readonly Ceilings[]): Ceilings {
   return {
-    threads: device.limits.computeUnits,
-    gigabytesPerSecond: median(ceilings.map((one) => one.bytesPerSecond)) / 1e9,
-    gflops: median(ceilings.map((one) => one.flopsPerSecond)) / 1e9,
+    bytesPerSecond: Math.max(...ceilings.map((one) => one.bytesPerSecond)),
+    flopsPerSecond: Math.max(...ceilings.map((one) => one.flopsPerSecond)),
   };
+}
+
+function ceilingsOf({ device, ceilings }: Station): CeilingResult {
+  const { bytesPerSecond, flopsPerSecond } = bestOf(ceilings);
+  const threads = device.limits.computeUnits;
+  return { threads, gigabytesPerSecond: bytesPerSecond / 1e9, gflops: flopsPerSecond / 1e9 };
 }

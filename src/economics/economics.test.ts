@@ -303,10 +303,10 @@ describe("calibration", () => {
     expect(origin).toContain("m, 2026-11-24");
   });
   it("reads what flashmla bench kernel writes", () => {
-    const times = { threads: 1, milliseconds: 1, gflops: 1, gigabytesPerSecond: 1, worstError: 0 };
+    const times = { threads: 1, milliseconds: 1, bestMilliseconds: 1, gflops: 1, gigabytesPerSecond: 1 };
     const measured: Omit<BenchReport, keyof ReportOrigin> = {
       ...{ name: "kernel", features: [], rounds: 1, ceilings: [] },
-      results: [{ ...times, name: "mla-decode b=1", bound: "memory", fraction: 0.7 }],
+      results: [{ ...times, name: "mla-decode b=1", bound: "memory", fraction: 0.7, worstError: 0 }],
     };
     const path = file("written.json", createReport(measured, "1.0.0"));
     expect(readCalibration(path, "1.0.0", assumed).efficiency.attention.memory).toBe(0.7);

@@ -66,7 +66,7 @@ async function benchKernel(flags: KernelFlags, version: string): Promise<void> {
   const report = await measureKernels(flags, version);
   if (!flags.json) {
     printLine(
-      `${report.machine.cpu}, ${report.features.join(", ")}, ceilings measured in the same rounds:\n`,
+      `${report.machine.cpu}, ${report.features.join(", ")}, ceilings and rates: the best of the rounds\n`,
     );
     printTable(ceilingTableOf(report.ceilings));
     printTable(tableOf(report.results));
@@ -90,7 +90,7 @@ export function addBenchCommand(program: Command): void {
     .option("--threads <list>", "thread counts, one result each", threadsFlag, all > 1 ? [1, all] : [1])
     .addOption(new Option("--variant <build>", "build of the CPU kernels").choices(["relaxed", "simd"]))
     .option("--case <words>", "only the cases whose names hold all these words", "")
-    .option("--rounds <n>", "timings of each case, of which the median counts", integerFlag(1, 1000), 7)
+    .option("--rounds <n>", "timings of each case: their median and their best", integerFlag(1, 1000), 21)
     .option("--out <folder>", "also write <folder>/<machine>/<date>-<name>.json")
     .option("--name <name>", "the name in that path", nameFlag, "kernel")
     .option("--json", "print the JSON line alone")
