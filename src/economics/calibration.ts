@@ -1,6 +1,5 @@
-import { readFileSync } from "node:fs";
 import { z } from "zod";
-import { errorMessage, UserError } from "../base/errors.ts";
+import { UserError } from "../base/errors.ts";
 import type { Deployment, Efficiency } from "./roofline.ts";
 
 const resultFields = z.object({
@@ -32,28 +31,18 @@ function middle(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
 }
 
-function readReport(file: string): unknown {
-  try {
-    return JSON.parse(readFileSync(file, "utf8"));
-  } catch (error) {
-    throw new UserError(
-      `The results file ${file} cannot be read (${errorMessage(error)}); give a file that flashmla bench kernel wrote.`,
-      { cause: error },
-    );
-  }
-}
-
 /**
- * The efficiencies that the bench file at `file` measured: the median fraction of the ceiling over memory- and over compute-bound
+ * The efficiencies that `report`, the parsed JSON of the bench file called `file`, measured: the median fraction of the ceiling over memory- and over compute-bound
  * cases of attention and of what reads weights, at most 1. `assumed` stays where a file has no such case. Throws
  * UserError for a file that is no report of `flashmla bench kernel`, or one of another version than `version`.
  */
-export function readCalibration(
+export function calibrationOf(
+  report: unknown,
   file: string,
   version: string,
   assumed: Deployment["efficiency"],
 ): Calibration {
-  const parsed = reportFields.safeParse(readReport(file));
+  const parsed = reportFields.safeParse(report);
   if (!parsed.success) {
     const field = parsed.error.issues[0]?.path.join(".") || "its content";
     throw new UserError(

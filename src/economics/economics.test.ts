@@ -1,16 +1,15 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
 import { deepseekV2Lite, deepseekV3, glm47Flash } from "../../tests/fixtures/published-configs.ts";
 import { type BenchReport, createReport, type ReportOrigin } from "../bench/report.ts";
 import { parseModelConfig } from "../formats/config.ts";
 import { chartSpec } from "../report/chart.ts";
 import { renderPage } from "../report/page.ts";
 import { cacheBytesPerToken, cacheShards, decodeFlopsPerCachedToken } from "./cache-forms.ts";
-import { readCalibration } from "./calibration.ts";
+import { calibrationOf } from "./calibration.ts";
 import { capacityOf } from "./capacity.ts";
-import { findGpu, type Gpu, readGpus } from "./gpus.ts";
+import { findGpu, type Gpu, parseGpus } from "./gpus.ts";
 import { batchWithinLatency, type PlanInput, planDeployment, serviceTimes } from "./plan.ts";
 import {
   activeWeights,
@@ -33,13 +32,8 @@ import {
 import { derivationsOf67, publishedCosts, scenarioAssumptions } from "./scenarios.ts";
 import { sensitivityCharts } from "./sensitivity.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "economics-"));
-afterAll(() => rmSync(folder, { recursive: true }));
-const file = (name: string, content: unknown) => {
-  const path = join(folder, name);
-  writeFileSync(path, typeof content === "string" ? content : JSON.stringify(content));
-  return path;
-};
+const shippedFile = fileURLToPath(new URL("../../data/gpus.json", import.meta.url));
+const shippedGpus = () => parseGpus(JSON.parse(readFileSync(shippedFile, "utf8")), shippedFile);
 
 /** Round numbers: 100 GB, 1000 GB/s, 100 TFLOPS, a 10 GB/s link. */
 const about = { url: "u", title: "t", date: "2026-11-24" };
@@ -263,7 +257,7 @@ describe("the published scenarios", () => {
 
 describe("GPU data", () => {
   it("has a source and a date for every number", () => {
-    const gpus = readGpus();
+    const gpus = shippedGpus();
     expect(gpus.map(({ id }) => id)).toContain("h200-sxm");
     for (const { specSource, priceSource, pricePerHour } of gpus) {
       expect(specSource.url).toMatch(/^https:/);
@@ -271,11 +265,13 @@ describe("GPU data", () => {
     }
   });
   it("refuses unknown GPUs and wrong files in a sentence", () => {
-    expect(() => findGpu(readGpus(), "h300")).toThrow(/no data on the GPU "h300"; choose one of a100-80gb/);
-    expect(() => readGpus(join(folder, "none.json"))).toThrow(/cannot be read/);
-    expect(() => readGpus(file("bad.json", { gpus: [{ ...gpu, memoryGB: -1 }] }))).toThrow(
-      /gpus\.0\.memoryGB/,
+    expect(() => findGpu(shippedGpus(), "h300")).toThrow(
+      /no data on the GPU "h300"; choose one of a100-80gb/,
     );
+    expect(() => parseGpus({ gpus: [{ ...gpu, memoryGB: -1 }] }, "bad.json")).toThrow(
+      /The GPU file bad\.json has a wrong field gpus\.0\.memoryGB/,
+    );
+    expect(() => parseGpus([], "list.json")).toThrow(/list\.json has a wrong field at its top/);
   });
 });
 
@@ -294,7 +290,7 @@ describe("calibration", () => {
   };
   const assumed = { attention: full, weights: { memory: 0.3, compute: 0.3 } };
   it("medians of the fractions, at most 1, the assumption where nothing was measured", () => {
-    const { efficiency, cases, origin } = readCalibration(file("ok.json", report), "1.0.0", assumed);
+    const { efficiency, cases, origin } = calibrationOf(report, "ok.json", "1.0.0", assumed);
     expect(efficiency).toEqual({
       attention: { memory: 0.5, compute: 1 },
       weights: { memory: 0.9, compute: 1 },
@@ -308,15 +304,14 @@ describe("calibration", () => {
       ...{ name: "kernel", features: [], rounds: 1, ceilings: [] },
       results: [{ ...times, name: "mla-decode b=1", bound: "memory", fraction: 0.7, worstError: 0 }],
     };
-    const path = file("written.json", createReport(measured, "1.0.0"));
-    expect(readCalibration(path, "1.0.0", assumed).efficiency.attention.memory).toBe(0.7);
+    const written = JSON.parse(JSON.stringify(createReport(measured, "1.0.0")));
+    expect(calibrationOf(written, "w.json", "1.0.0", assumed).efficiency.attention.memory).toBe(0.7);
   });
-  it("refuses another version, another kind of file and no file", () => {
-    expect(() => readCalibration(file("v.json", report), "2.0.0", assumed)).toThrow(
+  it("refuses another version, another kind of file", () => {
+    expect(() => calibrationOf(report, "v.json", "2.0.0", assumed)).toThrow(
       /measured with flashmla 1\.0\.0 and this is 2\.0\.0/,
     );
-    expect(() => readCalibration(file("k.json", { a: 1 }), "1.0.0", assumed)).toThrow(/is no report/);
-    expect(() => readCalibration(file("t.json", "{"), "1.0.0", assumed)).toThrow(/cannot be read/);
+    expect(() => calibrationOf({ a: 1 }, "k.json", "1.0.0", assumed)).toThrow(/is no report/);
   });
 });
 

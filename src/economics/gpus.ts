@@ -1,6 +1,5 @@
-import { readFileSync } from "node:fs";
 import { z } from "zod";
-import { errorMessage, UserError } from "../base/errors.ts";
+import { UserError } from "../base/errors.ts";
 
 const source = z.object({ url: z.string().min(1), title: z.string().min(1), date: z.iso.date() });
 const gpuFields = z.object({
@@ -26,24 +25,16 @@ export type Source = z.infer<typeof source>;
  */
 export type Gpu = z.infer<typeof gpuFields>;
 
-/** The GPU data that ships with the package. */
-export const shippedGpuFile: URL = new URL("../../data/gpus.json", import.meta.url);
-
-/** The GPUs of a data file. Throws UserError when it cannot be read or a field is missing or absurd, naming it. */
-export function readGpus(file: string | URL = shippedGpuFile): readonly Gpu[] {
-  let json: unknown;
-  try {
-    json = JSON.parse(readFileSync(file, "utf8"));
-  } catch (error) {
-    throw new UserError(`The GPU file ${file} cannot be read (${errorMessage(error)}); give a JSON file.`, {
-      cause: error,
-    });
-  }
+/**
+ * The GPUs of a data file's parsed JSON, such as the data/gpus.json that ships with the package (`flashmla/data/gpus.json`).
+ * `name` is what the file is called in a message. Throws UserError when a field is missing or absurd, naming it.
+ */
+export function parseGpus(json: unknown, name: string): readonly Gpu[] {
   const parsed = fileFields.safeParse(json);
   if (parsed.success) return parsed.data.gpus;
   const issue = parsed.error.issues[0];
   throw new UserError(
-    `The GPU file ${file} has a wrong field ${issue?.path.join(".") || "at its top"}: ${issue?.message}; see data/gpus.json.`,
+    `The GPU file ${name} has a wrong field ${issue?.path.join(".") || "at its top"}: ${issue?.message}; see data/gpus.json.`,
   );
 }
 

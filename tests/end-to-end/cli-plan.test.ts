@@ -58,6 +58,8 @@ describe("flashmla plan", () => {
       ["--results", join(shipped, "config.json")],
       /is no report of flashmla bench/,
     ],
+    ["no results", ["--results", "none.json"], /results file none\.json cannot be read .*ENOENT/],
+    ["no GPU file", ["--gpus", "none.json"], /GPU file none\.json cannot be read .*give a JSON file/],
     ["an unknown model", ["nobody"], /There is no model "nobody"; give a preset/],
     ["half a model", ["--params", "7e9"], /needs --params, --layers, --hidden and --heads/],
     ["a request past the context", [shipped], /longer than the model's context of 1024/],

@@ -1,4 +1,5 @@
 import { type Command, Option } from "commander";
+import { defaultLoad } from "../../economics/assumptions.ts";
 import { integerFlag, numberFlag, positiveFlag } from "../flags.ts";
 
 /** Flags of `flashmla plan`. */
@@ -34,12 +35,22 @@ export interface PlanFlags {
 
 function addLoadFlags(command: Command): void {
   command
-    .option("--rps <n>", "requests a second", positiveFlag, 10)
-    .option("--prompt <tokens>", "tokens of a prompt", integerFlag(1), 1024)
-    .option("--output <tokens>", "tokens of an answer", integerFlag(1), 256)
-    .option("--tpot <ms>", "milliseconds a token at most", positiveFlag, 50)
-    .option("--ttft <ms>", "milliseconds to the first token at most", positiveFlag, 1000)
-    .option("--utilisation <share>", "share of a copy's capacity to plan for", numberFlag(0.01, 1), 0.8);
+    .option("--rps <n>", "requests a second", positiveFlag, defaultLoad.requestsPerSecond)
+    .option("--prompt <tokens>", "tokens of a prompt", integerFlag(1), defaultLoad.promptTokens)
+    .option("--output <tokens>", "tokens of an answer", integerFlag(1), defaultLoad.outputTokens)
+    .option("--tpot <ms>", "milliseconds a token at most", positiveFlag, defaultLoad.tokenLatencyMs)
+    .option(
+      "--ttft <ms>",
+      "milliseconds to the first token at most",
+      positiveFlag,
+      defaultLoad.firstTokenLatencyMs,
+    )
+    .option(
+      "--utilisation <share>",
+      "share of a copy's capacity to plan for",
+      numberFlag(0.01, 1),
+      defaultLoad.utilisation,
+    );
 }
 
 function addMachineFlags(command: Command): void {

@@ -1,7 +1,8 @@
 import type { Command } from "commander";
 import { UserError } from "../../base/errors.ts";
-import { type Calibration, readCalibration } from "../../economics/calibration.ts";
-import { findGpu, type Gpu, readGpus } from "../../economics/gpus.ts";
+import { assumedEfficiency, STEP_OVERHEAD_SECONDS } from "../../economics/assumptions.ts";
+import { type Calibration, calibrationOf } from "../../economics/calibration.ts";
+import { findGpu, type Gpu, parseGpus } from "../../economics/gpus.ts";
 import { type Plan, type PlanInput, planDeployment } from "../../economics/plan.ts";
 import type { PlanModel } from "../../economics/plan-model.ts";
 import { assumptionsOf, planPage } from "../../economics/plan-page.ts";
@@ -17,19 +18,15 @@ import {
 import { plainModel } from "../../economics/presets.ts";
 import { publishedCosts, scenarioAssumptions } from "../../economics/scenarios.ts";
 import { writePage } from "../../report/write-page.ts";
+import { readJsonFile, shippedGpuFile } from "../data-files.ts";
 import { withInterrupt } from "../model-session.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 import { readPlanModel } from "../plan-model.ts";
 import { addPlanFlags, type PlanFlags } from "./plan-flags.ts";
 
-/** What kernels are assumed to reach; one H200 reached 89 % and 79 % of its peaks in plain copies and products. */
-const assumedEfficiency = { memory: 0.8, compute: 0.6 };
-const assumed = { attention: assumedEfficiency, weights: assumedEfficiency };
-/** Launches, sampling and scheduling of a recorded step. */
-const STEP_OVERHEAD_SECONDS = 3e-4;
-
 function gpuOf(flags: PlanFlags): Gpu {
-  const gpu = findGpu(flags.gpus === undefined ? readGpus() : readGpus(flags.gpus), flags.gpu);
+  const file = flags.gpus ?? shippedGpuFile;
+  const gpu = findGpu(parseGpus(readJsonFile(file, "The GPU file", "give a JSON file"), file), flags.gpu);
   const { memory = gpu.memoryGB, bandwidth = gpu.bandwidthGBs, tflops = gpu.bf16Tflops } = flags;
   return { ...gpu, memoryGB: memory, bandwidthGBs: bandwidth, bf16Tflops: tflops };
 }
@@ -63,7 +60,7 @@ function inputOf(model: PlanModel, flags: PlanFlags, calibration: Calibration | 
       tensorParallel: flags.tensorParallel,
       weightDtype: flags.weights,
       cacheDtype: flags.cache,
-      efficiency: calibration?.efficiency ?? assumed,
+      efficiency: calibration?.efficiency ?? assumedEfficiency,
       overheadSeconds: STEP_OVERHEAD_SECONDS,
     },
     load: {
@@ -103,6 +100,11 @@ function printPlan(input: PlanInput, plan: Plan, calibration: Calibration | null
   for (const line of assumptionsOf(input, calibration)) printLine(line);
 }
 
+function readCalibration(file: string, version: string): Calibration {
+  const report = readJsonFile(file, "The results file", "give a file that flashmla bench kernel wrote");
+  return calibrationOf(report, file, version, assumedEfficiency);
+}
+
 async function runPlan(
   name: string | undefined,
   flags: PlanFlags,
@@ -110,7 +112,7 @@ async function runPlan(
   signal: AbortSignal,
 ): Promise<void> {
   const model = await modelOf(name, flags, signal);
-  const calibration = flags.results === undefined ? null : readCalibration(flags.results, version, assumed);
+  const calibration = flags.results === undefined ? null : readCalibration(flags.results, version);
   const input = inputOf(model, flags, calibration);
   const plan = planDeployment(input);
   if (!flags.json) printPlan(input, plan, calibration);
