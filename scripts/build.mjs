@@ -1,5 +1,5 @@
-// Builds what the package ships: wasm/*.wasm from every src/**/*.as.ts, cubin/ from every src/**/*.cu where nvcc is, then dist/
-// from the TypeScript sources.
+// Builds what the package ships: wasm/*.wasm from every src/**/*.as.ts, cubin/ from every src/**/*.cu where nvcc is, a module
+// beside every src/**/*.wgsl, then dist/ from the TypeScript sources.
 // A part whose inputs have not changed since its last build is skipped.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -16,6 +16,7 @@ import { createRequire } from "node:module";
 import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildCuda, cubinOf, findNvcc } from "./build-cuda.mjs";
+import { buildWgsl } from "./build-wgsl.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const require = createRequire(import.meta.url);
@@ -101,6 +102,7 @@ function run(parameters) {
   }
 }
 
+buildWgsl();
 const kernels = sources("src", (file) => file.endsWith(".as.ts"));
 const entries = kernels.filter((file) => !file.includes("/common/"));
 const typescript = sources(

@@ -11,6 +11,24 @@ export interface DeviceLimits {
   readonly features: ReadonlySet<string>;
   /** How many clusters of a kernel run at the same time; on CUDA alone. */
   residentClusters?(entry: CudaEntry): number;
+  /** What a workgroup may use; on WebGPU alone. */
+  readonly webgpu?: WebGpuLimits;
+}
+
+/** Limits of a WebGPU device in effect. */
+export interface WebGpuLimits {
+  /** Bytes of memory that the invocations of a workgroup share: 16384 with the default limits. */
+  readonly workgroupBytes: number;
+  /** Invocations of a workgroup: 256 with the default limits. */
+  readonly invocations: number;
+  /** Storage buffers of a launch: 8 with the default limits. */
+  readonly storageBuffers: number;
+  /** Bytes of a buffer, or a slice of one, that a launch can be given: 128 MiB with the default limits. */
+  readonly bindingBytes: number;
+  /** Bytes of one buffer: 256 MiB with the default limits. */
+  readonly bufferBytes: number;
+  /** Sizes that subgroups can have here; 0 where there are none. */
+  readonly subgroupSizes: readonly [least: number, most: number];
 }
 
 /** A range of device memory. Contents are undefined until written. */
@@ -60,6 +78,29 @@ export interface CudaEntry {
   readonly counters?: number;
 }
 
+/** A `.wgsl` file as the build brings it into JavaScript. */
+export interface WgslSource {
+  /** The file's name, for messages. */
+  readonly name: string;
+  /** Without comments and `#include` lines. */
+  readonly text: string;
+  readonly includes: readonly WgslSource[];
+}
+
+/**
+ * A WebGPU kernel. Its code declares the buffers of the launch as bindings 0, 1 … of group 0; the device adds a uniform
+ * `scalars` with the launch's scalars, and `grid`, the number of workgroups that the launch asked for.
+ */
+export interface WebGpuEntry {
+  readonly code: WgslSource;
+  /** Default `main`. */
+  readonly entryPoint?: string;
+  /** Constants of the specialisation: module constants of the code, and names that its `#if` lines can ask for. */
+  readonly constants?: Readonly<Record<string, number | boolean>>;
+  /** WGSL extensions that the code needs, such as `f16`. */
+  readonly enables?: readonly string[];
+}
+
 /** A kernel as every device can find it: one name, and one entry per device kind that has it. */
 export interface KernelSource {
   /** Cache key, timing label and test id: `operation.stage`. */
@@ -71,6 +112,7 @@ export interface KernelSource {
   /** The WebAssembly export that runs items `begin`…`end` of the grid. */
   readonly cpu?: string;
   readonly cuda?: CudaEntry;
+  readonly webgpu?: WebGpuEntry;
 }
 
 /** A kernel made ready on one device. */

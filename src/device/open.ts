@@ -3,44 +3,74 @@ import { errorMessage } from "../base/errors.ts";
 import type { CpuDeviceOptions } from "./cpu/cpu-device.ts";
 import type { CudaDeviceOptions } from "./cuda/cuda-device.ts";
 import type { Device } from "./device.ts";
+import type { WebGpuDeviceOptions } from "./webgpu/webgpu-device.ts";
 
 /** Devices this build can open, in the order in which `openDevice` tries them. */
-export const deviceKinds = ["cuda", "cpu"] as const;
+export const deviceKinds = ["cuda", "webgpu", "cpu"] as const;
 
 /** Options of `openDevice`: the device's kind and what each kind takes. */
-export interface OpenDeviceOptions extends CpuDeviceOptions, Pick<CudaDeviceOptions, "gpu"> {
+export interface OpenDeviceOptions
+  extends CpuDeviceOptions,
+    Pick<CudaDeviceOptions, "gpu">,
+    Pick<WebGpuDeviceOptions, "disableFeatures" | "memoryBytes"> {
   /** Forces a device; default: `FLASHMLA_DEVICE`, else the first that opens and has what is wanted. */
   readonly kind?: string | undefined;
   /**
    * What the device has to run when the choice is open: whole models (the default), or `mlaDecode` at least. CUDA has
-   * no more than that so far.
+   * no more than that so far, WebGPU not yet that much.
    */
   readonly wanted?: "models" | "attention";
   /** Called for every device that is passed over, with the reason. */
   readonly onPassedOver?: (kind: (typeof deviceKinds)[number], reason: string) => void;
 }
 
-async function open(kind: (typeof deviceKinds)[number], options: OpenDeviceOptions): Promise<Device> {
-  if (kind === "cuda") return (await import("./cuda/cuda-device.ts")).CudaDevice.open(options);
+type Kind = (typeof deviceKinds)[number];
+
+async function open(kind: Kind, options: OpenDeviceOptions, isForced: boolean): Promise<Device> {
+  if (kind === "cuda") {
+    const { gpu, ...rest } = options;
+    return (await import("./cuda/cuda-device.ts")).CudaDevice.open(
+      gpu === undefined ? rest : { gpu, ...rest },
+    );
+  }
+  if (kind === "webgpu") {
+    const { poison, disableFeatures, memoryBytes } = options;
+    const { WebGpuDevice } = await import("./webgpu/webgpu-device.ts");
+    return WebGpuDevice.open({
+      ...(poison === undefined ? {} : { poison }),
+      ...(disableFeatures === undefined ? {} : { disableFeatures }),
+      ...(memoryBytes === undefined ? {} : { memoryBytes }),
+      allowSoftware: isForced,
+    });
+  }
   return (await import("./cpu/cpu-device.ts")).CpuDevice.open(options);
 }
 
+/** Kinds that do not have the kernels of what is wanted yet, and why. */
+function lacking(wanted: "models" | "attention"): Partial<Record<Kind, string>> {
+  const webgpu = "it has not yet the kernels of whole models";
+  return wanted === "attention"
+    ? { webgpu }
+    : { webgpu, cuda: "it has mlaDecode only, not yet the kernels of whole models" };
+}
+
 /**
- * Opens the wanted device, or the best one that is here. Throws RangeError for a kind that this build does not know,
- * UserError when the device cannot be opened.
+ * Opens the wanted device, or the best one that is here: CUDA, else WebGPU on a GPU, else the CPU. Throws RangeError for a
+ * kind that this build does not know, UserError when the device cannot be opened.
  */
 export async function openDevice(options: OpenDeviceOptions = {}): Promise<Device> {
   const environment = typeof process === "undefined" ? undefined : process.env?.FLASHMLA_DEVICE;
   const forced = options.kind ?? (environment || undefined);
-  if (forced !== undefined) return open(checkOneOf("device", forced, deviceKinds), options);
-  if (options.wanted !== "attention") {
-    options.onPassedOver?.("cuda", "it has mlaDecode only, not yet the kernels of whole models");
-    return open("cpu", options);
+  if (forced !== undefined) return open(checkOneOf("device", forced, deviceKinds), options, true);
+  const lacks = lacking(options.wanted ?? "models");
+  for (const kind of ["cuda", "webgpu"] as const) {
+    try {
+      const reason = lacks[kind];
+      if (reason === undefined) return await open(kind, options, false);
+      options.onPassedOver?.(kind, reason);
+    } catch (error) {
+      options.onPassedOver?.(kind, errorMessage(error));
+    }
   }
-  try {
-    return await open("cuda", options);
-  } catch (error) {
-    options.onPassedOver?.("cuda", errorMessage(error));
-    return open("cpu", options);
-  }
+  return open("cpu", options, false);
 }

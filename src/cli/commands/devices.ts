@@ -36,6 +36,17 @@ async function reportCuda(): Promise<DeviceReport[]> {
   }
 }
 
+async function reportWebGpu(): Promise<DeviceReport> {
+  try {
+    const device = await openDevice({ kind: "webgpu" });
+    const { memoryBytes, features } = device.limits;
+    await device.close();
+    return { kind: "webgpu", available: true, name: device.name, memoryBytes, features: [...features] };
+  } catch (error) {
+    return missing("webgpu", errorMessage(error));
+  }
+}
+
 function missing(kind: string, why: string): DeviceReport {
   return { kind, available: false, name: why, memoryBytes: null, features: [] };
 }
@@ -47,11 +58,7 @@ export function addDevicesCommand(program: Command): void {
     .description("Show which devices can run models here, and what is missing for the others.")
     .option("--json", "print one JSON object")
     .action(async ({ json }: { json?: boolean }) => {
-      const devices = [
-        await reportCpu(),
-        missing("webgpu", "this version of flashmla has no WebGPU kernels"),
-        ...(await reportCuda()),
-      ];
+      const devices = [await reportCpu(), await reportWebGpu(), ...(await reportCuda())];
       if (json) return printJson({ devices });
       printLine(`${cpus()[0]?.model.trim() ?? "unknown processor"}, ${formatBytes(totalmem())} of memory\n`);
       const rows = devices.map(({ kind, available, name, memoryBytes }) => [

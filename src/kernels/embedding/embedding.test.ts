@@ -1,19 +1,15 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import { decodeToF32, encodeFromF32 } from "../../base/convert.ts";
 import { createRandom } from "../../base/random.ts";
 import type { Device } from "../../device/device.ts";
-import { openDevice } from "../../device/open.ts";
 import { embedding } from "./embedding.ts";
 import { embeddingReference } from "./reference.ts";
 
-describe.each([
-  ["relaxed", 1],
-  ["relaxed", 2],
-  ["simd", 2],
-] as const)("embedding, cpu %s, %i threads", (variant, threads) => {
+describe.each(testDevices)("embedding, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 

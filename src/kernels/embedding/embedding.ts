@@ -1,7 +1,8 @@
 import { checkFinite, checkInteger } from "../../base/checks.ts";
-import { bytesPerElement } from "../../base/dtypes.ts";
+import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import { checkWeight, dtypeCode, type WeightMatrix } from "../common/weight.ts";
+import code from "./embedding.wgsl.ts";
 
 /** One record per launch of `embedding`. */
 export interface EmbeddingArguments {
@@ -18,7 +19,7 @@ export interface EmbeddingArguments {
   readonly maxRows: number;
 }
 
-const kernel: KernelSource = {
+const kernelOf = (dtype: WeightDType): KernelSource => ({
   name: "embedding",
   buffers: ["ids", "table", "out", "rowCount"],
   scalars: [
@@ -28,7 +29,8 @@ const kernel: KernelSource = {
     ["scale", "f32"],
   ],
   cpu: "embedding",
-};
+  webgpu: { code, constants: { DTYPE: dtypeCode[dtype] } },
+});
 
 /**
  * out[r] = scale · table[ids[r]]; a row of zeros for an id outside the table. Throws RangeError for shapes that do not
@@ -42,7 +44,7 @@ export function embedding(launch: Launch, args: EmbeddingArguments): void {
   checkInteger("ids.bytes", ids.bytes, { min: maxRows * 4 });
   checkInteger("out.bytes", out.bytes, { min: maxRows * table.columns * 4 });
   const scalars = [table.rows, table.columns, dtypeCode[table.dtype], scale];
-  launch(kernel, maxRows, [ids, table.buffer, out, rowCount], scalars);
+  launch(kernelOf(table.dtype), maxRows, [ids, table.buffer, out, rowCount], scalars);
 }
 
 /** FLOPs and bytes of one call over `rows` rows. */

@@ -1,5 +1,6 @@
 import { checkFinite, checkInteger } from "../../base/checks.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
+import { rmsNormWebGpu } from "./rms-norm.webgpu.ts";
 
 /** One record per launch of `rmsNorm`. */
 export interface RmsNormArguments {
@@ -25,6 +26,7 @@ const kernel: KernelSource = {
     ["epsilon", "f32"],
   ],
   cpu: "rmsNorm",
+  webgpu: rmsNormWebGpu,
 };
 
 /**

@@ -1,0 +1,352 @@
+import { UserError } from "../../base/errors.ts";
+import { ceilDivide, roundUp } from "../../base/integers.ts";
+import type { Device, DeviceBuffer, DeviceLimits, KernelSource, Launch, Program } from "../device.ts";
+import {
+  adapterName,
+  type FoundAdapter,
+  findAdapter,
+  requestDevice,
+  type WebGpuAdapterOptions,
+} from "./adapter.ts";
+import { CommandQueue, USAGE } from "./command-queue.ts";
+import { memoryBytesOf } from "./memory-size.ts";
+import { Pipelines } from "./pipelines.ts";
+import { checkRange, WebGpuBuffer } from "./webgpu-buffer.ts";
+import { type Dispatch, WebGpuProgram } from "./webgpu-program.ts";
+
+/** How a WebGPU device is opened. */
+export interface WebGpuDeviceOptions extends WebGpuAdapterOptions {
+  /** Fills fresh buffers with NaN bytes (0xff), so that reading what was never written shows. For tests. */
+  readonly poison?: boolean;
+  /** Bytes that buffers may take in all. WebGPU does not tell what there is; default: an estimate. */
+  readonly memoryBytes?: number;
+}
+
+/** Between the scalars of two launches: the alignment that every adapter takes. */
+const SCALAR_STRIDE = 256;
+
+/** WGSL extensions by the feature that allows them. */
+const extensions: Readonly<Record<string, string>> = {
+  "shader-f16": "f16",
+  subgroups: "subgroups",
+  "subgroup-matrix": "chromium_experimental_subgroup_matrix",
+};
+
+/** A GPU through WebGPU: the browser's, or Dawn in Node. Buffers are GPUBuffers, recorded steps lists of dispatches. */
+export class WebGpuDevice implements Device {
+  readonly kind = "webgpu";
+  readonly name: string;
+  readonly limits: DeviceLimits;
+  readonly hasTimestamps: boolean;
+  readonly #queue: CommandQueue;
+  readonly #pipelines: Pipelines;
+  readonly #poison: GPUBuffer | null;
+  readonly #live = new Set<WebGpuBuffer>();
+  #used = 0;
+  #peak = 0;
+  #isClosed = false;
+
+  private constructor(
+    readonly gpu: GPUDevice,
+    { adapter, features }: FoundAdapter,
+    options: WebGpuDeviceOptions,
+  ) {
+    this.#queue = new CommandQueue(gpu);
+    const enabled = [...features].flatMap((name) => extensions[name] ?? []);
+    this.#pipelines = new Pipelines(gpu, new Set(enabled));
+    this.hasTimestamps = features.has("timestamp-query");
+    this.limits = limitsOf(gpu, adapter, features, options.memoryBytes);
+    const has = ["subgroup-matrix", "subgroups", "shader-f16"].filter((name) => features.has(name as never));
+    this.name = `${adapterName(adapter)}, ${has.length > 0 ? has.join(", ") : "portable"}`;
+    this.#poison = options.poison ? this.#makePoison() : null;
+  }
+
+  /**
+   * Opens the best adapter. Throws UserError that says what is missing (Dawn, the Vulkan loader, an adapter), RangeError for
+   * a feature to disable that there is not.
+   */
+  static async open(options: WebGpuDeviceOptions = {}): Promise<WebGpuDevice> {
+    const found = await findAdapter(options);
+    return new WebGpuDevice(await requestDevice(found), found, options);
+  }
+
+  get memory(): { usedBytes: number; peakBytes: number } {
+    return { usedBytes: this.#used, peakBytes: this.#peak };
+  }
+
+  /** Specialisations compiled so far. */
+  get pipelineCount(): number {
+    return this.#pipelines.size;
+  }
+
+  checkOpen(): void {
+    if (this.#isClosed) throw new UserError("The WebGPU device is closed.");
+    this.#queue.check();
+  }
+
+  allocate(bytes: number, label: string): DeviceBuffer {
+    if (!Number.isSafeInteger(bytes) || bytes < 0) {
+      throw new RangeError(`${label}: expected a size in bytes, got ${bytes}`);
+    }
+    this.checkOpen();
+    const most = this.gpu.limits.maxBufferSize;
+    const size = Math.min(roundUp(Math.max(bytes, 1), 256), Math.max(most - (most % 4), bytes));
+    if (size > most) {
+      throw new UserError(
+        `${label} takes ${mebibytes(bytes)}; a buffer of this adapter holds ${mebibytes(most)} at most.`,
+      );
+    }
+    if (this.#used + bytes > this.limits.memoryBytes) throw this.#noRoom(bytes, label);
+    const usage = USAGE.storage | USAGE.copySrc | USAGE.copyDst;
+    const gpu = this.#queue.guardMemory(
+      () => this.gpu.createBuffer({ label, size, usage }),
+      () => this.#noRoom(bytes, label),
+    );
+    const buffer = new WebGpuBuffer(this, gpu, 0, bytes, label, true);
+    this.#live.add(buffer);
+    this.#used += bytes;
+    this.#peak = Math.max(this.#peak, this.#used);
+    this.#fillWithPoison(gpu);
+    return buffer;
+  }
+
+  #noRoom(bytes: number, label: string): UserError {
+    const used = `${mebibytes(this.#used)} of about ${mebibytes(this.limits.memoryBytes)} are in use`;
+    return new UserError(`The WebGPU device has no room for ${label} (${mebibytes(bytes)}): ${used}.`);
+  }
+
+  #makePoison(): GPUBuffer {
+    const size = 2 ** 20;
+    const buffer = this.gpu.createBuffer({ label: "poison", size, usage: USAGE.copySrc | USAGE.copyDst });
+    this.gpu.queue.writeBuffer(buffer, 0, new Uint8Array(size).fill(0xff));
+    return buffer;
+  }
+
+  #fillWithPoison(target: GPUBuffer): void {
+    const source = this.#poison;
+    if (source === null) return;
+    const encoder = this.gpu.createCommandEncoder();
+    for (let at = 0; at < target.size; at += source.size) {
+      encoder.copyBufferToBuffer(source, 0, target, at, Math.min(source.size, target.size - at));
+    }
+    this.#queue.enqueue(encoder.finish());
+  }
+
+  /** Gives a buffer's memory back once submitted work is done with it; called by the buffer. */
+  release(buffer: WebGpuBuffer): void {
+    if (this.#isClosed || !this.#live.delete(buffer)) return;
+    this.#queue.flush();
+    buffer.gpu.destroy();
+    this.#used -= buffer.bytes;
+  }
+
+  write(buffer: DeviceBuffer, data: ArrayBufferView, byteOffset = 0): void {
+    const target = this.#own(buffer);
+    checkRange(buffer, byteOffset, data.byteLength);
+    if (data.byteLength === 0) return;
+    const start = target.byteOffset + byteOffset;
+    let bytes = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+    if (start % 4 !== 0 || bytes.length % 4 !== 0) {
+      // Whole words are written: what follows in the last one has to be padding of the allocation.
+      const isTail = target.owner && byteOffset + bytes.length === buffer.bytes;
+      if (start % 4 !== 0 || !isTail) {
+        throw new RangeError(
+          `${buffer.label}: WebGPU writes whole words, got bytes ${start}…${start + bytes.length}`,
+        );
+      }
+      const padded = new Uint8Array(roundUp(bytes.length, 4));
+      padded.set(bytes);
+      bytes = padded;
+    }
+    this.#queue.write(target.gpu, start, bytes);
+  }
+
+  async read(buffer: DeviceBuffer, byteOffset: number, bytes: number): Promise<ArrayBuffer> {
+    const source = this.#own(buffer);
+    checkRange(buffer, byteOffset, bytes);
+    const start = source.byteOffset + byteOffset;
+    const skipped = start % 4;
+    const words = await this.#queue.read(
+      source.gpu,
+      start - skipped,
+      roundUp(Math.max(bytes, 1) + skipped, 4),
+    );
+    return words.byteLength === bytes ? words : words.slice(skipped, skipped + bytes);
+  }
+
+  enqueue(commands: GPUCommandBuffer, afterSubmit?: () => void): void {
+    this.#queue.enqueue(commands, afterSubmit);
+  }
+
+  idle(): Promise<void> {
+    if (this.#isClosed) return Promise.reject(new UserError("The WebGPU device is closed."));
+    return this.#queue.idle();
+  }
+
+  async timestamps(
+    count: number,
+    encode: (encoder: GPUCommandEncoder, queries: GPUQuerySet) => void,
+  ): Promise<BigUint64Array> {
+    this.checkOpen();
+    const queries = this.gpu.createQuerySet({ type: "timestamp", count });
+    const usage = USAGE.queryResolve | USAGE.copySrc;
+    const resolved = this.gpu.createBuffer({ label: "timestamps", size: 8 * count, usage });
+    try {
+      const encoder = this.gpu.createCommandEncoder();
+      encode(encoder, queries);
+      encoder.resolveQuerySet(queries, 0, count, resolved, 0);
+      this.#queue.enqueue(encoder.finish());
+      return new BigUint64Array(await this.#queue.read(resolved, 0, 8 * count));
+    } finally {
+      queries.destroy();
+      resolved.destroy();
+    }
+  }
+
+  record(step: (launch: Launch) => void): Program {
+    this.checkOpen();
+    const launches: PreparedLaunch[] = [];
+    const enqueue = (
+      source: KernelSource,
+      grid: number,
+      buffers: readonly DeviceBuffer[],
+      scalars: readonly number[] = [],
+    ): void => {
+      const launch = this.#prepare(source, grid, buffers, scalars);
+      if (grid > 0) launches.push(launch);
+    };
+    step(Object.assign(enqueue, { target: this }));
+    const scalars = this.#uploadScalars(launches);
+    const dispatches = launches.map((launch, index) => this.#bind(launch, scalars, index * SCALAR_STRIDE));
+    this.checkOpen();
+    return new WebGpuProgram(this, dispatches, scalars);
+  }
+
+  #prepare(
+    source: KernelSource,
+    grid: number,
+    buffers: readonly DeviceBuffer[],
+    scalars: readonly number[],
+  ): PreparedLaunch {
+    if (!Number.isInteger(grid) || grid < 0) {
+      throw new RangeError(`${source.name}: expected a grid size, got ${grid}`);
+    }
+    if (buffers.length !== source.buffers.length || scalars.length !== source.scalars.length) {
+      throw new RangeError(
+        `${source.name}: expected ${source.buffers.length} buffers and ${source.scalars.length} scalars, ` +
+          `got ${buffers.length} and ${scalars.length}`,
+      );
+    }
+    const own = buffers.map((buffer) => this.#own(buffer));
+    this.#checkBindings(source, own);
+    return { source, grid, buffers: own, scalars, groups: splitGrid(grid, this.gpu) };
+  }
+
+  #checkBindings(source: KernelSource, buffers: readonly WebGpuBuffer[]): void {
+    const { maxStorageBufferBindingSize: most, minStorageBufferOffsetAlignment: alignment } = this.gpu.limits;
+    buffers.forEach((buffer, index) => {
+      const name = `${source.name}: ${source.buffers[index]}`;
+      if (buffer.bytes > most) {
+        const sizes = `${buffer.label} has ${mebibytes(buffer.bytes)}, this adapter binds ${mebibytes(most)} at most`;
+        throw new UserError(`${name}: ${sizes}.`);
+      }
+      if (buffer.byteOffset % alignment !== 0) {
+        throw new RangeError(
+          `${name}: a slice must begin at a multiple of ${alignment} bytes, got ${buffer.byteOffset}`,
+        );
+      }
+    });
+  }
+
+  /** The scalars of all launches in one uniform buffer, a launch each 256 bytes. */
+  #uploadScalars(launches: readonly PreparedLaunch[]): GPUBuffer {
+    const size = Math.max(1, launches.length) * SCALAR_STRIDE;
+    const buffer = this.gpu.createBuffer({ label: "scalars", size, usage: USAGE.uniform | USAGE.copyDst });
+    const view = new DataView(new ArrayBuffer(size));
+    launches.forEach(({ source, scalars, grid, groups }, index) => {
+      let at = index * SCALAR_STRIDE;
+      scalars.forEach((value, i) => {
+        if (source.scalars[i]?.[1] === "f32") view.setFloat32(at, value, true);
+        else view.setInt32(at, value, true);
+        at += 4;
+      });
+      view.setUint32(at, grid, true);
+      view.setUint32(at + 4, groups[0], true);
+    });
+    this.gpu.queue.writeBuffer(buffer, 0, view.buffer);
+    return buffer;
+  }
+
+  #bind({ source, buffers, groups }: PreparedLaunch, scalars: GPUBuffer, scalarOffset: number): Dispatch {
+    const pipeline = this.#pipelines.pipeline(source, buffers);
+    const entries: GPUBindGroupEntry[] = [...pipeline.bindings.keys()].map((binding) => {
+      const { gpu, byteOffset, bytes } = buffers[binding]!;
+      // An array of vec4 is bound in whole elements; between aligned slices there is room for that.
+      const size = Math.min(roundUp(Math.max(bytes, 1), 16), gpu.size - byteOffset);
+      return { binding, resource: { buffer: gpu, offset: byteOffset, size } };
+    });
+    const size = roundUp(4 * source.scalars.length + 8, 16);
+    const uniform = { buffer: scalars, offset: scalarOffset, size };
+    const bindings = this.gpu.createBindGroup({
+      label: source.name,
+      layout: pipeline.layout,
+      entries: [...entries, { binding: source.buffers.length, resource: uniform }],
+    });
+    return { name: source.name, pipeline: pipeline.gpu, bindings, groups };
+  }
+
+  #own(buffer: DeviceBuffer): WebGpuBuffer {
+    this.checkOpen();
+    if (buffer instanceof WebGpuBuffer && buffer.device === this) return buffer;
+    throw new TypeError(`${buffer.label}: expected a buffer of this device`);
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#queue.end();
+    await this.gpu.lost;
+  }
+}
+
+interface PreparedLaunch {
+  readonly source: KernelSource;
+  readonly grid: number;
+  readonly buffers: readonly WebGpuBuffer[];
+  readonly scalars: readonly number[];
+  readonly groups: readonly [x: number, y: number];
+}
+
+/** A grid over two dimensions where one does not hold it; kernels leave out what is past `scalars.grid`. */
+function splitGrid(grid: number, { limits }: GPUDevice): [x: number, y: number] {
+  const most = limits.maxComputeWorkgroupsPerDimension;
+  const y = Math.max(1, ceilDivide(grid, most));
+  if (y > most) throw new RangeError(`a grid of ${grid} workgroups is more than WebGPU takes`);
+  return [ceilDivide(grid, y), y];
+}
+
+function limitsOf(
+  { limits }: GPUDevice,
+  adapter: GPUAdapter,
+  features: ReadonlySet<string>,
+  memoryBytes: number | undefined,
+): DeviceLimits {
+  const { subgroupMinSize = 0, subgroupMaxSize = 0 } = adapter.info;
+  return {
+    memoryBytes: memoryBytes ?? memoryBytesOf(adapter, limits.maxBufferSize),
+    computeUnits: 1,
+    features,
+    webgpu: {
+      workgroupBytes: limits.maxComputeWorkgroupStorageSize,
+      invocations: limits.maxComputeInvocationsPerWorkgroup,
+      storageBuffers: limits.maxStorageBuffersPerShaderStage,
+      bindingBytes: limits.maxStorageBufferBindingSize,
+      bufferBytes: limits.maxBufferSize,
+      subgroupSizes: features.has("subgroups") ? [subgroupMinSize, subgroupMaxSize] : [0, 0],
+    },
+  };
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MiB`;
+}

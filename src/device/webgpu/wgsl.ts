@@ -1,0 +1,73 @@
+import type { ScalarKind, WgslSource } from "../device.ts";
+
+/** What a piece of code is specialised by. */
+export interface Specialisation {
+  readonly constants: Readonly<Record<string, number | boolean>>;
+  readonly enables: readonly string[];
+  readonly scalars: readonly (readonly [name: string, kind: ScalarKind])[];
+  /** Binding of the uniform with the scalars. */
+  readonly scalarBinding: number;
+}
+
+/** How a storage buffer is declared. */
+export type Access = "read" | "read_write";
+
+/** A condition of an `#if` line: `NAME`, `!NAME`, `NAME == 2` or `NAME != 2`. */
+const condition = /^(!?)\s*(\w+)\s*(?:(==|!=)\s*(-?\d+))?$/;
+
+function holds(text: string, source: WgslSource, constants: Specialisation["constants"]): boolean {
+  const [, negated, name = "", operator, number] = text.match(condition) ?? [];
+  const value = constants[name];
+  if (value === undefined) throw new Error(`${source.name}: #if ${text}: no constant of that name`);
+  const found = operator === undefined ? Boolean(value) : Number(value) === Number(number);
+  return found !== (negated === "!" || operator === "!=");
+}
+
+/** The lines of `source` whose `#if` conditions hold. */
+function selectLines(source: WgslSource, constants: Specialisation["constants"]): string[] {
+  const lines: string[] = [];
+  const open: boolean[] = [];
+  for (const line of source.text.split("\n")) {
+    const [, directive, rest = ""] = line.match(/^#(if|else|endif)\b\s*(.*)$/) ?? [];
+    if (directive === "if") open.push(holds(rest.trim(), source, constants));
+    else if (directive === "else") open.push(!open.pop());
+    else if (directive === "endif") open.pop();
+    else if (open.every(Boolean)) lines.push(line);
+  }
+  if (open.length > 0) throw new Error(`${source.name}: #if without #endif`);
+  return lines;
+}
+
+/** `source` and all it includes, each once, what is included first. */
+function flatten(source: WgslSource, found: Set<WgslSource> = new Set()): Set<WgslSource> {
+  for (const one of source.includes) flatten(one, found);
+  return found.add(source);
+}
+
+/** The code of one specialisation: extensions, constants, scalars, then the files. */
+export function assemble(source: WgslSource, specialisation: Specialisation): string {
+  const { constants, enables, scalars, scalarBinding } = specialisation;
+  const fields = [...scalars.map(([name, kind]) => `${name}: ${kind}`), "grid: u32", "gridWidth: u32"];
+  const files = [...flatten(source)];
+  return [
+    ...enables.map((name) => `enable ${name};`),
+    ...Object.entries(constants).map(([name, value]) => `const ${name} = ${value};`),
+    `struct Scalars { ${fields.join(", ")} }`,
+    `@group(0) @binding(${scalarBinding}) var<uniform> scalars: Scalars;`,
+    ...files.flatMap((file) => selectLines(file, constants)),
+  ].join("\n");
+}
+
+const declaration = /@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>/g;
+
+/** Bindings that assembled code declares, with their access. */
+export function declaredBindings(code: string): Map<number, Access> {
+  return new Map([...code.matchAll(declaration)].map((match) => [Number(match[1]), match[2] as Access]));
+}
+
+/** The same code with the bindings `which` declared as written. */
+export function declareWritten(code: string, which: ReadonlySet<number>): string {
+  return code.replaceAll(declaration, (text, index) =>
+    which.has(Number(index)) ? `@group(0) @binding(${index}) var<storage, read_write>` : text,
+  );
+}

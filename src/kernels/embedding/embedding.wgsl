@@ -1,0 +1,23 @@
+// Workgroups are rows. Buffers: ids, table, out, rowCount; scalars: vocab, hidden (a multiple of 8), dtype, scale. An id outside
+// the table gives a row of zeros.
+#include "../common/grid.wgsl"
+#include "../common/weights.wgsl"
+
+@group(0) @binding(0) var<storage, read> ids: array<u32>;
+@group(0) @binding(1) var<storage, read> table: array<WeightWords>;
+@group(0) @binding(2) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(3) var<storage, read> rowCount: array<i32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
+  let row = gridIndex(group);
+  if (row >= scalars.grid || i32(row) >= rowCount[0]) { return; }
+  let id = ids[row];
+  let vectors = u32(scalars.hidden) / 4u;
+  let isInside = id < u32(scalars.vocab);
+  for (var i = local; i < vectors; i += 64u) {
+    var value = vec4f(0);
+    if (isInside) { value = widenWeights(table[id * vectors + i]) * scalars.scale; }
+    out[row * vectors + i] = value;
+  }
+}
