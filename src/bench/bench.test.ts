@@ -45,7 +45,12 @@ describe("runBench", () => {
       const { cost } = cases[i >> 1]!;
       expect(result.gflops * result.bestMilliseconds * 1e6).toBeCloseTo(cost.flops, -1);
       expect(result.gigabytesPerSecond / result.gflops).toBeCloseTo(cost.bytes / cost.flops, 5);
-      expect(result.fraction).toBeGreaterThan(0);
+      const { ceiling, bound } = result;
+      const [rate, most] =
+        bound === "compute"
+          ? [result.gflops, ceiling.gflops]
+          : [result.gigabytesPerSecond, ceiling.gigabytesPerSecond];
+      expect(result.fraction).toBeCloseTo(rate / most, 8);
     }
     for (const ceiling of ceilings) expect(ceiling.gflops * ceiling.gigabytesPerSecond).toBeGreaterThan(0);
     expect(devices.map((device) => device.memory.usedBytes)).toEqual([0, 0]);
@@ -94,7 +99,7 @@ describe("report", () => {
     ...{ name: "linear", threads: 2, milliseconds: 0.0625, gflops: 41.27, gigabytesPerSecond: 0.5 },
     bound: "compute",
     bestMilliseconds: 0.0425,
-    ...{ fraction: 0.806, worstError: 3.1e-7 },
+    ...{ fraction: 0.806, ceiling: { gflops: 51.2, gigabytesPerSecond: 20 }, worstError: 3.1e-7 },
   };
 
   it("a row reads like a measurement", () => {

@@ -5,7 +5,8 @@ import { type CeilingMeter, type Ceilings, createCeilingMeter, secondsOf } from 
 
 /**
  * A case's speed on one device. Rates are of the cost formula's FLOPs and bytes in the best round, as the ceilings are:
- * what else runs on the machine slows the median, and neither of them.
+ * what else runs on the machine slows the median, and neither of them. The ceilings are those of the case's own rounds,
+ * since what a machine shared with others reads per second changes by a third within minutes.
  */
 export interface CaseResult {
   readonly name: string;
@@ -20,10 +21,12 @@ export interface CaseResult {
   readonly bound: "compute" | "memory";
   /** Of that ceiling. */
   readonly fraction: number;
+  /** The best of this case's rounds. */
+  readonly ceiling: { readonly gigabytesPerSecond: number; readonly gflops: number };
   readonly worstError: number;
 }
 
-/** Ceilings of one thread count: the best of all rounds of all cases. */
+/** Ceilings of one thread count: the best of all rounds of all cases, what the machine reaches when it is undisturbed. */
 export interface CeilingResult {
   readonly threads: number;
   readonly gigabytesPerSecond: number;
@@ -65,7 +68,6 @@ interface Station {
   readonly device: Device;
   readonly memory: BenchMemory;
   readonly meter: CeilingMeter;
-  readonly ceilings: Ceilings[];
 }
 
 interface Runner {
@@ -76,6 +78,8 @@ interface Runner {
   readonly worstError: number;
   /** Seconds a call. */
   readonly rounds: number[];
+  /** Measured before each round. */
+  readonly ceilings: Ceilings[];
 }
 
 /**
@@ -86,7 +90,7 @@ export async function runBench(
   options: BenchOptions,
 ): Promise<{ ceilings: CeilingResult[]; results: CaseResult[] }> {
   const stations = options.devices.map((device): Station => {
-    return { device, memory: new BenchMemory(device), meter: createCeilingMeter(device), ceilings: [] };
+    return { device, memory: new BenchMemory(device), meter: createCeilingMeter(device) };
   });
   const measured: Runner[] = [];
   try {
@@ -97,7 +101,8 @@ export async function runBench(
   } finally {
     for (const { memory, meter } of stations) for (const held of [memory, meter]) held.free();
   }
-  return { ceilings: stations.map(ceilingsOf), results: measured.map(resultOf) };
+  const ceilings = stations.map((station) => ceilingsOf(station, measured));
+  return { ceilings, results: measured.map(resultOf) };
 }
 
 async function runCase(
@@ -109,9 +114,9 @@ async function runCase(
   const runners: Runner[] = [];
   for (const station of stations) runners.push(await prepareRunner(benchCase, station));
   for (let round = 0; round < rounds; round++) {
-    for (const { station, programs, rounds } of runners) {
+    for (const { station, programs, rounds, ceilings } of runners) {
       const program = programs[round % programs.length]!;
-      station.ceilings.push(station.meter.measure());
+      ceilings.push(station.meter.measure());
       rounds.push(secondsOf(() => program.run()) / perRound);
     }
     // The event loop gets its turn between rounds.
@@ -136,17 +141,18 @@ async function prepareRunner(benchCase: BenchCase, station: Station): Promise<Ru
   for (let run = 0; run < 2; run++) programs[0]?.run();
   await programs[0]?.idle();
   const worstError = await prepared.worstError();
-  if (worstError <= benchCase.tolerance) return { benchCase, station, programs, worstError, rounds: [] };
+  if (worstError <= benchCase.tolerance)
+    return { benchCase, station, programs, worstError, rounds: [], ceilings: [] };
   throw new UserError(
     `${benchCase.name} is not timed because its results are wrong: error ${worstError}, at most ` +
       `${benchCase.tolerance} allowed; run \`flashmla verify\` to see which kernels are.`,
   );
 }
 
-function resultOf({ benchCase, station, rounds, worstError }: Runner): CaseResult {
+function resultOf({ benchCase, station, rounds, worstError, ceilings }: Runner): CaseResult {
   const { name, cost } = benchCase;
   const best = Math.min(...rounds);
-  const ceiling = bestOf(station.ceilings);
+  const ceiling = bestOf(ceilings);
   const compute = cost.flops / ceiling.flopsPerSecond;
   const memory = cost.bytes / ceiling.bytesPerSecond;
   return {
@@ -158,6 +164,7 @@ function resultOf({ benchCase, station, rounds, worstError }: Runner): CaseResul
     gigabytesPerSecond: cost.bytes / best / 1e9,
     bound: compute > memory ? "compute" : "memory",
     fraction: Math.max(compute, memory) / best,
+    ceiling: inGiga(ceiling),
     worstError,
   };
 }
@@ -169,8 +176,12 @@ function bestOf(ceilings: readonly Ceilings[]): Ceilings {
   };
 }
 
-function ceilingsOf({ device, ceilings }: Station): CeilingResult {
-  const { bytesPerSecond, flopsPerSecond } = bestOf(ceilings);
+function inGiga({ bytesPerSecond, flopsPerSecond }: Ceilings): CaseResult["ceiling"] {
+  return { gigabytesPerSecond: bytesPerSecond / 1e9, gflops: flopsPerSecond / 1e9 };
+}
+
+function ceilingsOf({ device }: Station, runners: readonly Runner[]): CeilingResult {
+  const own = runners.filter(({ station }) => station.device === device);
   const threads = device.limits.computeUnits;
-  return { threads, gigabytesPerSecond: bytesPerSecond / 1e9, gflops: flopsPerSecond / 1e9 };
+  return { threads, ...inGiga(bestOf(own.flatMap(({ ceilings }) => ceilings))) };
 }

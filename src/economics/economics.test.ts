@@ -300,9 +300,10 @@ describe("calibration", () => {
   });
   it("reads what flashmla bench kernel writes", () => {
     const times = { threads: 1, milliseconds: 1, bestMilliseconds: 1, gflops: 1, gigabytesPerSecond: 1 };
+    const ceiling = { gigabytesPerSecond: 2, gflops: 50 };
     const measured: Omit<BenchReport, keyof ReportOrigin> = {
       ...{ name: "kernel", features: [], rounds: 1, ceilings: [] },
-      results: [{ ...times, name: "mla-decode b=1", bound: "memory", fraction: 0.7, worstError: 0 }],
+      results: [{ ...times, name: "mla-decode b=1", bound: "memory", fraction: 0.7, ceiling, worstError: 0 }],
     };
     const written = JSON.parse(JSON.stringify(createReport(measured, "1.0.0")));
     expect(calibrationOf(written, "w.json", "1.0.0", assumed).efficiency.attention.memory).toBe(0.7);

@@ -66,7 +66,7 @@ async function benchKernel(flags: KernelFlags, version: string): Promise<void> {
   const report = await measureKernels(flags, version);
   if (!flags.json) {
     printLine(
-      `${report.machine.cpu}, ${report.features.join(", ")}, ceilings and rates: the best of the rounds\n`,
+      `${report.machine.cpu}, ${report.features.join(", ")}, ceilings and rates: the best of the rounds; a case's ceiling: of its own\n`,
     );
     printTable(ceilingTableOf(report.ceilings));
     printTable(tableOf(report.results));

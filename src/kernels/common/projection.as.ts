@@ -3,7 +3,9 @@
 // A panel of n weight rows is worked on as t = ⌈n / 4⌉ tiles: tile i has the rows i, t + i, 2t + i and 3t + i. So each
 // of the four is read from its first to its last byte while the tiles go by, which is what the processor's prefetch
 // needs: four neighbouring rows at a time come from memory at half the speed (README.md of kernels/linear).
-import { BLOCK, dotTile, multiplyFourRows, multiplyPacked, multiplyTwoRows, packTile } from "./projection-tiles.as";
+import {
+  BLOCK, dotTile, dotTwoTiles, multiplyFourRows, multiplyPacked, multiplyTwoRows, packTile,
+} from "./projection-tiles.as";
 import { BF16, F16 } from "./weights.as";
 
 /** Outputs of an item; projection.ts holds the same number. */
@@ -84,6 +86,33 @@ function multiplyStored<T>(
   }
 }
 
+/** A panel by one row. Of wide rows, tiles i and ⌈t / 2⌉ + i go together: eight rows, each read from first to last. */
+function multiplyOne<T>(weight: usize, rowBytes: usize, count: i32, columns: i32, scratch: usize): void {
+  const x = <usize>load<u32>(scratch);
+  const tiles = (count + 3) >> 2;
+  const half = columns > BLOCK ? (tiles + 1) >> 1 : tiles;
+  for (let tile = 0; tile < half; tile++) {
+    const sums = scratch + SUMS + <usize>tile * sumBytes(1);
+    const w0 = weightRow(weight, rowBytes, tile, count);
+    const w1 = weightRow(weight, rowBytes, tile + tiles, count);
+    const w2 = weightRow(weight, rowBytes, tile + 2 * tiles, count);
+    const w3 = weightRow(weight, rowBytes, tile + 3 * tiles, count);
+    // The partner's last row may lie past the panel; then this tile goes alone, and so does the partner.
+    if (tile + half < tiles && tile + half + 3 * tiles < count) {
+      const step = <usize>half * rowBytes;
+      dotTwoTiles<T>(x, w0, w1, w2, w3, step, columns, sums, sums + <usize>half * sumBytes(1));
+      continue;
+    }
+    v128.store(sums, dotTile<T>(x, w0, w1, w2, w3, columns));
+    if (tile + half >= tiles) continue;
+    const v0 = weightRow(weight, rowBytes, tile + half, count);
+    const v1 = weightRow(weight, rowBytes, tile + half + tiles, count);
+    const v2 = weightRow(weight, rowBytes, tile + half + 2 * tiles, count);
+    const v3 = weightRow(weight, rowBytes, tile + half + 3 * tiles, count);
+    v128.store(sums + <usize>half * sumBytes(1), dotTile<T>(x, v0, v1, v2, v3, columns));
+  }
+}
+
 /** A panel by few rows, the weights as stored. */
 function multiplyFew<T>(weight: usize, rowBytes: usize, count: i32, columns: i32, rows: i32, scratch: usize): void {
   const tiles = (count + 3) >> 2;
@@ -93,14 +122,10 @@ function multiplyFew<T>(weight: usize, rowBytes: usize, count: i32, columns: i32
     const w1 = weightRow(weight, rowBytes, tile + tiles, count);
     const w2 = weightRow(weight, rowBytes, tile + 2 * tiles, count);
     const w3 = weightRow(weight, rowBytes, tile + 3 * tiles, count);
-    if (rows == 1) {
-      v128.store(sums, dotTile<T>(load<u32>(scratch), w0, w1, w2, w3, columns));
-    } else {
-      for (let column = 0; column < columns; column += BLOCK) {
-        const at = <usize>column * sizeof<T>();
-        const width = min(BLOCK, columns - column);
-        multiplyStored<T>(w0 + at, w1 + at, w2 + at, w3 + at, column, width, rows, sums, scratch);
-      }
+    for (let column = 0; column < columns; column += BLOCK) {
+      const at = <usize>column * sizeof<T>();
+      const width = min(BLOCK, columns - column);
+      multiplyStored<T>(w0 + at, w1 + at, w2 + at, w3 + at, column, width, rows, sums, scratch);
     }
     sums += sumBytes(rows);
   }
@@ -141,6 +166,10 @@ function multiplyGroup<T>(
 }
 
 function multiplyAs<T>(weight: usize, rowBytes: usize, count: i32, columns: i32, rows: i32, scratch: usize): void {
+  if (rows == 1) {
+    multiplyOne<T>(weight, rowBytes, count, columns, scratch);
+    return;
+  }
   if (rows <= FEW_ROWS) {
     multiplyFew<T>(weight, rowBytes, count, columns, rows, scratch);
     return;

@@ -61,6 +61,8 @@ const cases: Case[] = [
   { rows: 1, maxRows: 1, inputs: 8, outputs: 1, dtype: "bf16" },
   { rows: 1, maxRows: 1, inputs: 160, outputs: 512, dtype: "bf16" },
   { rows: 1, maxRows: 4, inputs: 2048, outputs: 67, dtype: "f16", scale: 0.5, biased: true },
+  { rows: 1, maxRows: 1, inputs: 2184, outputs: 74, dtype: "f32" },
+  { rows: 1, maxRows: 1, inputs: 1032, outputs: 4173, dtype: "bf16" },
   { rows: 2, maxRows: 8, inputs: 96, outputs: 33, dtype: "f32", mode: "accumulate" },
   { rows: 7, maxRows: 8, inputs: 1024, outputs: 70, dtype: "bf16", padding: 24, biased: true },
   {
