@@ -1,4 +1,5 @@
 import type { KernelSource, Launch } from "../../device/device.ts";
+import { attentionBuild } from "../common/attention-lanes.cuda.ts";
 import {
   type AttentionArguments,
   type AttentionSizes,
@@ -17,7 +18,12 @@ const MOST_SPLITS = 16;
 
 const layout = { buffers: attentionBuffers, scalars: attentionScalars };
 const partial: KernelSource = { name: "attention-decode.partial", ...layout, cpu: "attentionDecodePartial" };
-const merge: KernelSource = { name: "attention-decode.merge", ...layout, cpu: "attentionDecodeMerge" };
+const merge: KernelSource = {
+  name: "attention-decode.merge",
+  ...layout,
+  cpu: "attentionDecodeMerge",
+  cuda: { module: "attention-decode.fatbin", function: "attentionDecodeMerge", blockSize: 128 },
+};
 
 /** Splits, and where the statistics lie in the workspace, in float32 units. */
 function layoutOf(sizes: AttentionSizes): { splits: number; statsOffset: number } {
@@ -48,8 +54,16 @@ export function attentionDecode(launch: Launch, args: AttentionArguments): void 
   keyValueCachePages(args.cache, args);
   const { splits, statsOffset } = layoutOf(args);
   const { buffers, scalars } = attentionLaunch(args, splits, statsOffset);
-  const items = args.batch * splits * args.kvHeads * attentionRowBlocks(args).blocks;
-  launch(partial, items, buffers, scalars);
+  const items = args.batch * splits * args.kvHeads;
+  if (launch.target.kind === "cuda") {
+    const { suffix, rowBlocks } = attentionBuild(args, args.cache.dtype);
+    const cuda = {
+      module: "attention-decode.fatbin",
+      function: `attentionDecodePartial_${suffix}`,
+      blockSize: 128,
+    };
+    launch({ ...partial, cuda }, items * rowBlocks, buffers, scalars);
+  } else launch(partial, items * attentionRowBlocks(args).blocks, buffers, scalars);
   launch(merge, args.batch * args.sQ * args.heads, buffers, scalars);
 }
 

@@ -42,6 +42,7 @@ const kernel: KernelSource = {
     ["cacheRows", "i32"],
   ],
   cpu: "attentionPrologue",
+  cuda: { module: "attention-prologue.fatbin", function: "attentionPrologue", blockSize: 256 },
 };
 
 /**

@@ -5,6 +5,7 @@ import type { Device } from "../../device/device.ts";
 import type { CaseMemory } from "../common/cases/case-memory.ts";
 import { compareRows, sampleRows } from "../common/cases/compare.ts";
 import type { Finding, KernelCase, PreparedCase, Tolerance } from "../common/cases/kernel-case.ts";
+import type { LatentDtype } from "../common/latent-cache.ts";
 import {
   type DecodeInputs,
   type DecodeShape,
@@ -44,28 +45,36 @@ export const publicTolerances: DecodeTolerances = {
 const LEAST_ROWS = 6;
 const MOST_ROWS = 512;
 
+interface Way {
+  readonly name: string;
+  readonly dtype: WeightDType;
+  readonly cuda?: MlaDecodeCudaOptions;
+}
+
 /** The ways to run it on a device: GPUs have several kernels, and all must be right. */
-function waysOn(device: Device): { name: string; cuda?: MlaDecodeCudaOptions }[] {
-  if (device.kind !== "cuda") return [{ name: "" }];
+function waysOn(device: Device, { isQuick }: DecodeCase, cache: LatentDtype): Way[] {
+  const dtype = queryDtypeOn(device.kind, cache);
+  if (dtype === "f32") return [{ name: "", dtype }];
   return [
-    { name: "" },
-    { name: " (portable)", cuda: { variant: "portable" } },
-    { name: " (split at 128)", cuda: { splitTokens: 128 } },
+    { name: "", dtype },
+    { name: " (portable)", dtype, cuda: { variant: "portable" } },
+    { name: " (split at 128)", dtype, cuda: { splitTokens: 128 } },
+    ...(isQuick ? [{ name: " (f32)", dtype: "f32" } as const] : []),
   ];
 }
 
 async function runDecode(memory: CaseMemory, shape: DecodeCase, inputs: DecodeInputs) {
-  const dtype = queryDtypeOn(memory.device.kind, inputs.cache.dtype);
-  const partial = uploadDecodeInputs(memory, shape, inputs, dtype);
-  const rows = partial.batch * partial.sQ * partial.heads;
-  const results: { name: string; dtype: WeightDType; out: Float32Array; lse: Float32Array }[] = [];
-  for (const { name, cuda } of waysOn(memory.device)) {
+  const results: (Way & { out: Float32Array; lse: Float32Array })[] = [];
+  for (const way of waysOn(memory.device, shape, inputs.cache.dtype)) {
+    const { dtype, cuda } = way;
+    const partial = uploadDecodeInputs(memory, shape, inputs, dtype);
+    const rows = partial.batch * partial.sQ * partial.heads;
     const out = memory.reserve("out", rows * partial.latentWidth * bytesPerElement(dtype));
     const lse = memory.reserve("lse", rows * 4);
     const types = { qDtype: dtype, outDtype: dtype, ...(cuda === undefined ? {} : { cuda }) };
     await memory.run((launch) => mlaDecode(launch, { ...partial, ...types, out, lse }));
     const values = decodeToF32(new Uint8Array(await memory.device.read(out, 0, out.bytes)), dtype);
-    results.push({ name, dtype, out: values, lse: await memory.readFloats(lse) });
+    results.push({ ...way, out: values, lse: await memory.readFloats(lse) });
   }
   return results;
 }
@@ -90,17 +99,19 @@ function prepare(shape: DecodeCase): PreparedCase {
   return {
     async check(memory): Promise<Finding[]> {
       const results = await runDecode(memory, shape, inputs);
-      const { out, lse } = memory.device.kind === "cuda" ? shape.tolerances16 : tolerances;
-      return results.flatMap((actual) => [
-        compareRows({
-          ...{ ...common, output: `out${actual.name}`, actual: actual.out, expected: truth.out },
-          ...{ tolerance: out, constantOf: whereEmpty(0), width: latentWidth, storedAs: actual.dtype },
-        }),
-        compareRows({
-          ...{ ...common, output: `lse${actual.name}`, actual: actual.lse, expected: truth.lse },
-          ...{ tolerance: lse, constantOf: whereEmpty(Number.POSITIVE_INFINITY), width: 1 },
-        }),
-      ]);
+      return results.flatMap((actual) => {
+        const { out, lse } = actual.dtype === "f32" ? tolerances : shape.tolerances16;
+        return [
+          compareRows({
+            ...{ ...common, output: `out${actual.name}`, actual: actual.out, expected: truth.out },
+            ...{ tolerance: out, constantOf: whereEmpty(0), width: latentWidth, storedAs: actual.dtype },
+          }),
+          compareRows({
+            ...{ ...common, output: `lse${actual.name}`, actual: actual.lse, expected: truth.lse },
+            ...{ tolerance: lse, constantOf: whereEmpty(Number.POSITIVE_INFINITY), width: 1 },
+          }),
+        ];
+      });
     },
   };
 }

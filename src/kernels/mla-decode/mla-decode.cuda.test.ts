@@ -85,9 +85,28 @@ describe("mlaDecode on CUDA chooses", () => {
   });
 });
 
+describe("float32 queries on CUDA", () => {
+  it.each(["f32", "f16", "bf16", "fp8"] as const)("take a cache in %s", (dtype) => {
+    const cache = { buffer: buffer("c"), dtype, pageSize: 64, pages: 100 };
+    const [partial, merge] = record(hopper, { cache, qDtype: "f32", outDtype: "f32" });
+    expect(partial?.source.cuda?.function).toBe("mlaDecodeFloat_512_64");
+    expect([partial?.grid, merge?.grid]).toEqual([2 * 16, 16]);
+    expect(partial?.scalars.dtype).toBe(["f32", "f16", "bf16", "fp8"].indexOf(dtype));
+    expect(partial?.source.cuda?.sharedBytes).toBeLessThanOrEqual(99 * 1024);
+  });
+
+  it("are what other caches than bf16 and f16 want, and other devices", () => {
+    const wanted = [
+      queryDtypeOn("cpu", "f16"),
+      ...(["f32", "fp8", "bf16", "f16"] as const).map((cache) => queryDtypeOn("cuda", cache)),
+    ];
+    expect(wanted).toEqual(["f32", "f32", "f32", "bf16", "f16"]);
+  });
+});
+
 describe("mlaDecode on CUDA refuses", () => {
   it.each([
-    ["q in f32", { qDtype: "f32" }, /qDtype on CUDA must be one of bf16/],
+    ["q in the other 16-bit type", { qDtype: "f16" }, /qDtype on CUDA must be one of bf16/],
     ["out in the other 16-bit type", { outDtype: "f16" }, /outDtype must be one of f32, bf16/],
     [
       "an f32 cache",
@@ -97,10 +116,5 @@ describe("mlaDecode on CUDA refuses", () => {
     ["splits that no tile ends at", { cuda: { splitTokens: 100 } }, /multiple of 64/],
   ])("%s", (_name, options, message) => {
     expect(() => record(hopper, options)).toThrow(message);
-  });
-
-  it("caches without a kernel, as a sentence for people", () => {
-    expect(() => queryDtypeOn("cuda", "fp8")).toThrow(/no CUDA kernel for fp8 caches yet; use bf16 or f16\./);
-    expect([queryDtypeOn("cpu", "fp8"), queryDtypeOn("cuda", "f16")]).toEqual(["f32", "f16"]);
   });
 });

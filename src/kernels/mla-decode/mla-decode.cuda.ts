@@ -1,10 +1,10 @@
 import { checkInteger, checkOneOf } from "../../base/checks.ts";
 import type { WeightDType } from "../../base/dtypes.ts";
-import { UserError } from "../../base/errors.ts";
 import type { DeviceBuffer, DeviceKind, KernelSource, Launch } from "../../device/device.ts";
 import { type LatentDtype, latentCachePages } from "../common/latent-cache.ts";
 import { mlaDecodeLayout, mlaDecodeWorkspaceBytes } from "../common/mla-partials.ts";
 import { checkBytes } from "../common/weight.ts";
+import { enqueueFloat } from "./mla-decode.float.ts";
 import { enqueueHopper, takesHopper } from "./mla-decode.hopper.ts";
 import type { MlaDecodeArguments } from "./mla-decode.ts";
 
@@ -40,13 +40,10 @@ export interface CudaDecode {
 }
 
 /**
- * The element type that `mlaDecode` takes q in on a device of that kind: f32 on the CPU, the cache's own on CUDA. Throws
- * UserError for caches that CUDA has no kernel for.
+ * The element type of q with which `mlaDecode` is fastest on a device of that kind: a 16-bit cache's own on CUDA, else f32.
  */
 export function queryDtypeOn(kind: DeviceKind, cache: LatentDtype): WeightDType {
-  if (kind !== "cuda") return "f32";
-  if (cache === "bf16" || cache === "f16") return cache;
-  throw new UserError(`mla-decode has no CUDA kernel for ${cache} caches yet; use bf16 or f16.`);
+  return kind === "cuda" && (cache === "bf16" || cache === "f16") ? cache : "f32";
 }
 
 const ROWS = 16;
@@ -145,10 +142,14 @@ function enqueuePortable(launch: Launch, decode: CudaDecode): void {
 }
 
 /**
- * `mlaDecode` on CUDA, its buffers checked: q and cache in bf16 or f16, out in the same or f32. Throws RangeError for other
- * element types and for a forced variant that does not take the shape.
+ * `mlaDecode` on CUDA, its buffers checked: q in f32 over any cache, or q and cache in bf16 or f16; out in f32 or 16 bits. Throws
+ * RangeError for other element types and for a forced variant that does not take the shape.
  */
 export function enqueueCuda(launch: Launch, args: MlaDecodeArguments): void {
+  if ((args.qDtype ?? "f32") === "f32") {
+    enqueueFloat(launch, args, mergeKernel(args.outDtype === "f16" ? "f16" : "bf16"));
+    return;
+  }
   const decode = prepare(args);
   const { variant, splitTokens } = decode.options;
   if (splitTokens !== undefined) {

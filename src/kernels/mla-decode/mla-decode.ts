@@ -11,6 +11,7 @@ import {
 } from "../common/mla-partials.ts";
 import { checkBytes } from "../common/weight.ts";
 import { enqueueCuda, type MlaDecodeCudaOptions } from "./mla-decode.cuda.ts";
+import { enqueueFloatPartial } from "./mla-decode.float.ts";
 
 /** Which tokens each query token sees: its sequence's, or those that `indices` names. */
 export type MlaDecodeTokens =
@@ -44,11 +45,11 @@ export type MlaDecodePartialArguments = MlaDecodeSizes &
 
 /** One record per launch of `mlaDecode`. */
 export type MlaDecodeArguments = MlaDecodePartialArguments & {
-  /** Element type of q; default f32. CUDA takes the cache's bf16 or f16, the CPU f32. */
+  /** Element type of q; default f32. CUDA also takes the cache's bf16 or f16, and multiplies in it. */
   readonly qDtype?: WeightDType;
   /** [batch, sQ, heads, latentWidth]; zeros for a row that sees no token. */
   readonly out: DeviceBuffer;
-  /** Element type of out; default f32. CUDA also writes the cache's bf16 or f16. */
+  /** Element type of out; default f32. CUDA also writes 16 bits, in the type of q where that has 16. */
   readonly outDtype?: WeightDType;
   /** How CUDA runs it; for tests and measurements, and for results that do not depend on the batch. */
   readonly cuda?: MlaDecodeCudaOptions;
@@ -115,6 +116,10 @@ function checkInputs(args: MlaDecodePartialArguments, qDtype: WeightDType): void
 export function mlaDecodePartial(launch: Launch, args: MlaDecodePartialArguments): void {
   checkInputs(args, "f32");
   checkBytes("workspace", args.workspace, mlaDecodeWorkspaceBytes(args));
+  if (launch.target.kind === "cuda") {
+    enqueueFloatPartial(launch, args);
+    return;
+  }
   const pages = latentCachePages(args.cache, args);
   const { splits, statsOffset } = mlaDecodeLayout(args);
   const sparse = args.mask === "indices";

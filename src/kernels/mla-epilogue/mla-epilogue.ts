@@ -1,4 +1,5 @@
-import { checkInteger } from "../../base/checks.ts";
+import { checkInteger, checkOneOf } from "../../base/checks.ts";
+import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import {
   checkMlaDecodeSizes,
@@ -7,19 +8,35 @@ import {
   mlaDecodeWorkspaceBytes,
 } from "../common/mla-partials.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
+import { enqueueCuda } from "./mla-epilogue.cuda.ts";
+
+/** Where `mlaEpilogue` finds what attention left. */
+export type MlaEpilogueInput =
+  | {
+      /** The workspace that `mlaDecodePartial` filled with the same sizes. */
+      readonly partials: DeviceBuffer;
+    }
+  | {
+      /** [batch, sQ, heads, latentWidth]: the `out` of `mlaDecode`; on CUDA alone. */
+      readonly attended: DeviceBuffer;
+      readonly attendedDtype: WeightDType;
+    };
 
 /** One record per launch of `mlaEpilogue`. */
-export interface MlaEpilogueArguments extends MlaDecodeSizes {
-  /** The workspace that `mlaDecodePartial` filled with the same sizes. */
-  readonly partials: DeviceBuffer;
+export type MlaEpilogueArguments = MlaDecodeSizes & MlaEpilogueInput & MlaEpilogueProjection;
+
+/** The projection and its result. */
+export interface MlaEpilogueProjection {
   /** [heads · (nopeWidth + valueWidth), latentWidth]: for each head nopeWidth rows of W_UK, then W_UV. */
   readonly kvB: WeightMatrix;
   /** d_n. */
   readonly nopeWidth: number;
   /** d_v. */
   readonly valueWidth: number;
-  /** f32 [batch · sQ, heads · valueWidth]; zeros for a row that saw no token. */
+  /** [batch · sQ, heads · valueWidth]; zeros for a row that saw no token. */
   readonly out: DeviceBuffer;
+  /** Element type of out; default f32. CUDA also writes bf16 and f16. */
+  readonly outDtype?: WeightDType;
   /** i32 [1]: sequences in use; later ones are neither read nor written. Default: all. */
   readonly batchCount?: DeviceBuffer;
 }
@@ -60,8 +77,15 @@ export function mlaEpilogue(launch: Launch, args: MlaEpilogueArguments): void {
   });
   checkInteger("kvB.columns", args.kvB.columns, { min: latentWidth, max: latentWidth });
   const tokens = args.batch * sQ;
+  const { outDtype = "f32" } = args;
+  checkBytes("out", args.out, tokens * heads * valueWidth * bytesPerElement(outDtype));
+  if (launch.target.kind === "cuda") {
+    enqueueCuda(launch, args);
+    return;
+  }
+  checkOneOf("outDtype", outDtype, ["f32"]);
+  if (!("partials" in args)) throw new TypeError("attended: only CUDA takes merged results; pass partials");
   checkBytes("partials", args.partials, mlaDecodeWorkspaceBytes(args));
-  checkBytes("out", args.out, tokens * heads * valueWidth * 4);
   const { splits, statsOffset } = mlaDecodeLayout(args);
   const counted = args.batchCount === undefined ? 0 : 1;
   launch(

@@ -1,7 +1,9 @@
-import { checkFinite, checkInteger } from "../../base/checks.ts";
+import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
+import type { WeightDType } from "../../base/dtypes.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import { type LatentCache, latentCachePages, latentDtypeCode } from "../common/latent-cache.ts";
 import { checkWeight, dtypeCode, type WeightMatrix } from "../common/weight.ts";
+import { enqueueCuda } from "./mla-prefill.cuda.ts";
 
 /** Cached tokens expanded at once; KEYS in mla-prefill.as.ts. */
 const KEYS = 64;
@@ -9,8 +11,10 @@ const SCRATCH_BYTES = 4 * 2 ** 20;
 
 /** One record per launch of `mlaPrefill`. n is `maxRows`, the tokens recorded. */
 export interface MlaPrefillArguments {
-  /** f32 [n, heads, nopeWidth + ropeWidth]: queries of consecutive tokens of one sequence, rotated. */
+  /** [n, heads, nopeWidth + ropeWidth]: queries of consecutive tokens of one sequence, rotated. */
   readonly q: DeviceBuffer;
+  /** Element type of q; default f32. CUDA also takes bf16 and f16, and multiplies in it. */
+  readonly qDtype?: WeightDType;
   /** The pool of one layer; it holds the chunk's own entries already. */
   readonly cache: LatentCache;
   /** i32 [maxPages]: the sequence's pages. */
@@ -19,8 +23,12 @@ export interface MlaPrefillArguments {
   readonly cacheSeqlens: DeviceBuffer;
   /** [heads · (nopeWidth + valueWidth), latentWidth]: per head W_UK's rows, then W_UV's. */
   readonly kvB: WeightMatrix;
-  /** f32 [n, heads · valueWidth]. */
+  /** [n, heads · valueWidth]. */
   readonly out: DeviceBuffer;
+  /** Element type of out; default f32. CUDA also writes bf16 and f16. */
+  readonly outDtype?: WeightDType;
+  /** Longest sequence, in cached tokens: what CUDA makes room for. Default: what the block table can name. */
+  readonly maxLen?: number;
   /** i32 [1]: queries in use; later rows are neither read nor written. */
   readonly rowCount: DeviceBuffer;
   readonly maxRows: number;
@@ -88,9 +96,15 @@ function checkArguments(args: MlaPrefillArguments): void {
     throw new RangeError(`kvB must be [${rows}, ${latentWidth}], got [${kvB.rows}, ${kvB.columns}]`);
   }
   latentCachePages(args.cache, args);
+  if (args.maxLen !== undefined) checkInteger("maxLen", args.maxLen, { min: 1 });
+}
+
+function checkForCpu(args: MlaPrefillArguments): void {
+  checkOneOf("qDtype", args.qDtype ?? "f32", ["f32"]);
+  checkOneOf("outDtype", args.outDtype ?? "f32", ["f32"]);
   if (passRowsOf(args) < 8) {
     throw new RangeError(
-      `latentWidth: ${latentWidth} and heads this wide do not fit a thread's scratch memory`,
+      `latentWidth: ${args.latentWidth} and heads this wide do not fit a thread's scratch memory`,
     );
   }
 }
@@ -103,6 +117,11 @@ function checkArguments(args: MlaPrefillArguments): void {
  */
 export function mlaPrefill(launch: Launch, args: MlaPrefillArguments): void {
   checkArguments(args);
+  if (launch.target.kind === "cuda") {
+    enqueueCuda(launch, args);
+    return;
+  }
+  checkForCpu(args);
   const { heads, nopeWidth, ropeWidth, valueWidth, latentWidth, cache, kvB } = args;
   launch(
     kernel,

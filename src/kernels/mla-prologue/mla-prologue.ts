@@ -1,7 +1,9 @@
 import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
+import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import { type LatentCache, latentCachePages, latentDtypeCode } from "../common/latent-cache.ts";
-import { checkWeight, dtypeCode, type WeightMatrix } from "../common/weight.ts";
+import { checkBytes, checkWeight, dtypeCode, type WeightMatrix } from "../common/weight.ts";
+import { enqueueCuda } from "./mla-prologue.cuda.ts";
 
 /** Tokens that share one pass over a head's W_UK; BLOCK in mla-prologue.as.ts. */
 const BLOCK = 8;
@@ -31,8 +33,10 @@ export interface MlaPrologueArguments {
   readonly slots: DeviceBuffer;
   /** The pool of one layer. */
   readonly cache: LatentCache;
-  /** decode: f32 [n, heads, latentWidth + ropeWidth]; prefill: f32 [n, heads, nopeWidth + ropeWidth], may be `q`. */
+  /** decode: [n, heads, latentWidth + ropeWidth]; prefill: [n, heads, nopeWidth + ropeWidth], may be `q` where both are f32. */
   readonly qOut: DeviceBuffer;
+  /** Element type of qOut; default f32. CUDA also writes bf16 and f16. */
+  readonly qOutDtype?: WeightDType;
   /** i32 [1]: tokens in use; later rows are neither read nor written. */
   readonly rowCount: DeviceBuffer;
   readonly maxRows: number;
@@ -112,6 +116,8 @@ function checkArguments(args: MlaPrologueArguments): void {
     throw new RangeError(`latentWidth must be a multiple of 128 for an fp8 cache, got ${args.latentWidth}`);
   }
   checkKvB(args);
+  const width = args.heads * ((args.phase === "decode" ? args.latentWidth : args.nopeWidth) + args.ropeWidth);
+  checkBytes("qOut", args.qOut, args.maxRows * width * bytesPerElement(args.qOutDtype ?? "f32"));
 }
 
 function checkKvB({ kvB, heads, nopeWidth, valueWidth, latentWidth }: MlaPrologueArguments): void {
@@ -129,6 +135,11 @@ function checkKvB({ kvB, heads, nopeWidth, valueWidth, latentWidth }: MlaPrologu
  */
 export function mlaPrologue(launch: Launch, args: MlaPrologueArguments): void {
   checkArguments(args);
+  if (launch.target.kind === "cuda") {
+    enqueueCuda(launch, args, { append, rotate, absorb });
+    return;
+  }
+  checkOneOf("qOutDtype", args.qOutDtype ?? "f32", ["f32"]);
   const { heads, nopeWidth, ropeWidth, valueWidth, latentWidth, maxRows, positions, rotaryTable } = args;
   const interleaved = args.rotary === "interleaved" ? 1 : 0;
   launch(

@@ -1,4 +1,5 @@
 import type { KernelSource, Launch } from "../../device/device.ts";
+import { attentionBuild } from "../common/attention-lanes.cuda.ts";
 import {
   type AttentionArguments,
   type AttentionSizes,
@@ -22,8 +23,12 @@ const softmax: KernelSource = {
   name: "standard-attention.softmax",
   ...layout,
   cpu: "standardAttentionSoftmax",
+  cuda: { module: "standard-attention.fatbin", function: "standardAttentionSoftmax", blockSize: 256 },
 };
 const value: KernelSource = { name: "standard-attention.value", ...layout, cpu: "standardAttentionValue" };
+
+/** Channels of a block of the value stage on CUDA. */
+const CUDA_CHANNELS = 32;
 
 /** Floats of a row of scores: stores go in fours. */
 const scoreStride = ({ maxLen }: AttentionSizes): number => 4 * Math.ceil(maxLen / 4);
@@ -37,6 +42,20 @@ export function standardAttentionWorkspaceBytes(sizes: AttentionSizes): number {
   return 4 * sizes.batch * sizes.sQ * sizes.heads * scoreStride(sizes);
 }
 
+function enqueueCuda(launch: Launch, args: AttentionArguments): void {
+  const { batch, sQ, heads, kvHeads, headWidth, maxLen } = args;
+  const { suffix, shortSuffix, rowBlocks } = attentionBuild(args, args.cache.dtype);
+  const chunks = Math.ceil(maxLen / CHUNK);
+  const { buffers, scalars } = attentionLaunch(args, chunks, scoreStride(args));
+  const module = "standard-attention.fatbin";
+  const scoring = { module, function: `standardAttentionScore_${suffix}`, blockSize: 256 };
+  const summing = { module, function: `standardAttentionValue_${shortSuffix}`, blockSize: 512 };
+  const channelParts = Math.ceil(headWidth / CUDA_CHANNELS);
+  launch({ ...score, cuda: scoring }, batch * chunks * kvHeads * rowBlocks, buffers, scalars);
+  launch(softmax, batch * sQ * heads, buffers, scalars);
+  launch({ ...value, cuda: summing }, batch * kvHeads * rowBlocks * channelParts, buffers, scalars);
+}
+
 /**
  * The same attention as `attentionDecode` the standard way (Vaswani et al. 2017, eq. 1): one launch writes all scores, one
  * turns them into probabilities, one sums the values. Accumulates in float32; a sequence's results depend neither on the
@@ -45,6 +64,10 @@ export function standardAttentionWorkspaceBytes(sizes: AttentionSizes): number {
 export function standardAttention(launch: Launch, args: AttentionArguments): void {
   checkAttention(args, standardAttentionWorkspaceBytes(args));
   keyValueCachePages(args.cache, args);
+  if (launch.target.kind === "cuda") {
+    enqueueCuda(launch, args);
+    return;
+  }
   const { batch, sQ, heads, kvHeads, headWidth, maxLen } = args;
   const { rowBlock, blocks } = attentionRowBlocks(args);
   const stride = scoreStride(args);
