@@ -15,6 +15,7 @@ import {
 import { createRequire } from "node:module";
 import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
+import { deflateRawSync } from "node:zlib";
 import { buildCuda, cubinOf, findNvcc } from "./build-cuda.mjs";
 import { buildWgsl } from "./build-wgsl.mjs";
 
@@ -77,7 +78,15 @@ function buildWasm(files) {
     flags.push("--initialMemory", "1", "--maximumMemory", "65536", "--use", "abort=", "--disableWarning");
     for (const feature of features) flags.push("--enable", feature);
     run([asc, "build/kernels.entry.ts", "-o", `wasm/${name}`, ...flags]);
+    embed(name);
   }
+}
+
+/** The module that a browser bundle carries instead of the file: bundlers agree on JavaScript alone. */
+function embed(name) {
+  const deflated = deflateRawSync(readFileSync(join(root, "wasm", name)), { level: 9 });
+  const text = `export default "${deflated.toString("base64")}";\n`;
+  writeFileSync(join(root, "wasm", `${name}.js`), text);
 }
 
 function buildTypeScript() {
@@ -117,7 +126,7 @@ if (only !== "ts" && only !== "cuda") {
   cached(
     "wasm",
     inputs,
-    Object.keys(variants).map((name) => `wasm/${name}`),
+    Object.keys(variants).flatMap((name) => [`wasm/${name}`, `wasm/${name}.js`]),
     () => buildWasm(entries),
   );
 }

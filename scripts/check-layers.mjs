@@ -1,5 +1,6 @@
 // Checks the import rules of docs/architecture.md: downward only, no folder of the same layer, no cycles, nobody
-// imports its own folder's index, interface files import types only, device APIs are named under device/ alone.
+// imports its own folder's index, interface files import types only, device APIs are named under device/ alone, and every
+// *.browser.ts takes the place of a file.
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, posix, sep } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -7,6 +8,7 @@ import { fileURLToPath } from "node:url";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const layers = {
   base: 0,
+  files: 0.5,
   device: 1,
   formats: 1,
   text: 1,
@@ -49,6 +51,7 @@ function importsOf(file) {
 }
 
 function checkImport(file, { path, typeOnly }) {
+  if (path.startsWith("wasm/") && file.startsWith("src/device/")) return undefined;
   if (!path.startsWith("src/"))
     return file.endsWith(".test.ts") ? undefined : `${file} imports ${path} outside src/`;
   const [from, to] = [folderOf(file), folderOf(path)];
@@ -80,6 +83,23 @@ function findCycles(graph) {
   for (const file of graph.keys()) visit(file, []);
 }
 
+/** A name.browser.ts takes the place of its name.ts in bundles: package.json's "browser" lists exactly those pairs. */
+function checkTwins() {
+  const { browser } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const twins = files.filter((file) => file.endsWith(".browser.ts"));
+  const built = (file) => `./${file.replace(/^src/, "dist").replace(/\.ts$/, ".js")}`;
+  const expected = twins.map((twin) => [built(twin.replace(".browser.ts", ".ts")), built(twin)]);
+  if (JSON.stringify(Object.entries(browser)) !== JSON.stringify(expected.sort())) {
+    problems.push(
+      `"browser" of package.json is not ${JSON.stringify(Object.fromEntries(expected), null, 2)}`,
+    );
+  }
+  for (const twin of twins) {
+    if (/["']node:/.test(readFileSync(join(root, twin), "utf8")))
+      problems.push(`${twin} names a module of Node`);
+  }
+}
+
 const graph = new Map();
 for (const file of files) {
   const imports = importsOf(file);
@@ -96,6 +116,7 @@ for (const file of files) {
   if (api) problems.push(`${file} names ${api[0]}; only src/device/ may`);
 }
 findCycles(graph);
+checkTwins();
 
 for (const problem of problems) console.error(problem);
 console.log(`${files.length} files, ${problems.length} layer problems`);

@@ -13,6 +13,9 @@ export {
 } from "./engine/language-model.ts";
 export { promptLogits } from "./engine/prompt-logits.ts";
 export type { GenerateRequest } from "./engine/request.ts";
+export { pickedFolder } from "./files/blob-folder.ts";
+export { keptUrlFolder } from "./files/browser-store.ts";
+export { type ByteFolder, type FolderLocation, openFolder } from "./files/byte-folder.ts";
 export { resolveModel } from "./formats/hub.ts";
 export { readModelConfig } from "./formats/model-folder.ts";
 export { type LatentCache, latentEntryBytes } from "./kernels/common/latent-cache.ts";

@@ -4,6 +4,7 @@ import { fp8Entry } from "../base/fp8-entry.ts";
 import { ceilDivide } from "../base/integers.ts";
 import { type CacheDType, cacheEntryBytes } from "../cache/latent-cache-pool.ts";
 import type { Device } from "../device/device.ts";
+import { type FolderLocation, openFolder } from "../files/byte-folder.ts";
 import { openCheckpoint } from "../formats/checkpoint.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import { readModelConfig } from "../formats/model-folder.ts";
@@ -125,14 +126,15 @@ function makeRunner(model: Model, options: ConstructorParameters<typeof ModelRun
 }
 
 /**
- * Opens the checkpoint in `folder` (Node only) on a device, with room for `maxContext` tokens in its cache. Rejects with
+ * Opens the checkpoint in the folder at `location` on a device, with room for `maxContext` tokens in its cache. Rejects with
  * a UserError for a folder that holds no model that can be run, and for one that does not fit the device; RangeError for
  * a `maxContext` past what the model was made for.
  */
 export async function openLanguageModel(
-  folder: string,
+  location: FolderLocation,
   options: OpenLanguageModelOptions,
 ): Promise<LanguageModel> {
+  const folder = openFolder(location);
   const config = options.config ?? (await readModelConfig(folder));
   const store = await openCheckpoint(folder);
   try {

@@ -1,6 +1,6 @@
-import { errorCode, UserError } from "../base/errors.ts";
-import type { ByteSource } from "./byte-source.ts";
-import { openFileSource } from "./file-source.ts";
+import { UserError } from "../base/errors.ts";
+import { type ByteFolder, type FolderLocation, openFolder } from "../files/byte-folder.ts";
+import { readText } from "../files/read-file.ts";
 import type { SafetensorsFile, TensorStore } from "./safetensors.ts";
 import { openSafetensors, requireTensor } from "./safetensors.ts";
 import type { TensorInfo } from "./safetensors-header.ts";
@@ -11,40 +11,7 @@ export const weightsFile = "model.safetensors";
 /** The index of a checkpoint whose weights are in several files. */
 export const weightsIndexFile = "model.safetensors.index.json";
 
-const largestIndex = 100_000_000;
-
-/** A folder of files that are read by position: on disk, or behind an address. */
-export interface ByteFolder {
-  /** What messages call it. */
-  readonly name: string;
-  /** Opens one of its files; undefined when there is no such file. */
-  open(file: string): Promise<ByteSource | undefined>;
-}
-
-/** The folder at the path `directory` (Node only). */
-export function fileFolder(directory: string): ByteFolder {
-  const root = directory.replace(/(?<=.)\/+$/, "");
-  return {
-    name: root,
-    open: (file) =>
-      openFileSource(`${root}/${file}`).catch((error: Error) => {
-        if (errorCode(error.cause) === "ENOENT") return undefined;
-        throw error;
-      }),
-  };
-}
-
-async function readText(source: ByteSource): Promise<string> {
-  try {
-    if (source.size > largestIndex)
-      throw new UserError(`${source.name} is over the limit of ${largestIndex} bytes`);
-    const bytes = new Uint8Array(source.size);
-    await source.read(0, bytes);
-    return new TextDecoder().decode(bytes);
-  } finally {
-    await source.close();
-  }
-}
+const largestIndex = 100 * 2 ** 20;
 
 /** Opens every file that `shards` names, or none: what was opened is closed when one fails. */
 async function openShards(
@@ -99,14 +66,14 @@ function joinShards(
 export async function openCheckpointFolder(folder: ByteFolder): Promise<TensorStore> {
   const single = await folder.open(weightsFile);
   if (single !== undefined) return openSafetensors(single);
-  const index = await folder.open(weightsIndexFile);
+  const index = await readText(folder, weightsIndexFile, largestIndex);
   if (index === undefined) {
     throw new UserError(
       `${folder.name} holds no weights: it has neither ${weightsFile} nor ${weightsIndexFile}; give the folder of a ` +
         "model in the Hugging Face layout, with safetensors weights",
     );
   }
-  const shardOf = parseShardIndex(index.name, await readText(index));
+  const shardOf = parseShardIndex(`${folder.name}/${weightsIndexFile}`, index);
   const files = await openShards(folder, new Set(shardOf.values()));
   try {
     return joinShards(folder, shardOf, files);
@@ -116,7 +83,7 @@ export async function openCheckpointFolder(folder: ByteFolder): Promise<TensorSt
   }
 }
 
-/** {@link openCheckpointFolder} of the folder at the path `directory` (Node only). */
-export async function openCheckpoint(directory: string): Promise<TensorStore> {
-  return openCheckpointFolder(fileFolder(directory));
+/** {@link openCheckpointFolder} of the folder at a path, behind an address, or of picked files. */
+export async function openCheckpoint(location: FolderLocation): Promise<TensorStore> {
+  return openCheckpointFolder(openFolder(location));
 }

@@ -1,6 +1,6 @@
 import { checkString } from "../base/checks.ts";
 import { errorCode, UserError } from "../base/errors.ts";
-import { fileError } from "./file-source.ts";
+import { fileError } from "../files/file-source.ts";
 import type { ResolveModelOptions } from "./hub/options.ts";
 import { parseModelReference } from "./hub/reference.ts";
 

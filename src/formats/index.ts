@@ -1,7 +1,7 @@
-export * from "./byte-source.ts";
+export * from "../files/byte-source.ts";
+export { fileError, fileFolder, openFileSource } from "../files/file-source.ts";
 export * from "./checkpoint.ts";
 export * from "./config.ts";
-export * from "./file-source.ts";
 export * from "./hub.ts";
 export * from "./model-folder.ts";
 export * from "./safetensors.ts";

@@ -1,7 +1,7 @@
-import { z } from "zod";
-import { errorMessage, UserError } from "../base/errors.ts";
-import type { ByteFolder } from "./checkpoint.ts";
-import { fileFolder } from "./checkpoint.ts";
+import * as z from "zod/mini";
+import { UserError } from "../base/errors.ts";
+import { type FolderLocation, openFolder } from "../files/byte-folder.ts";
+import { readJson } from "../files/read-file.ts";
 import { parseModelConfig } from "./config.ts";
 import type { ModelConfig } from "./config-types.ts";
 
@@ -18,43 +18,23 @@ export interface GenerationDefaults {
   readonly minP?: number | undefined;
 }
 
-const tokenId = z
-  .int()
-  .min(0)
-  .max(2 ** 24);
+const tokenId = z.int().check(z.minimum(0), z.maximum(2 ** 24));
 const generationFields = z.looseObject({
-  eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish(),
-  do_sample: z.boolean().nullish(),
-  temperature: z.number().min(0).max(100).nullish(),
-  top_k: z.int().min(0).nullish(),
-  top_p: z.number().min(0).max(1).nullish(),
-  min_p: z.number().min(0).max(1).nullish(),
+  eos_token_id: z.nullish(z.union([tokenId, z.array(tokenId)])),
+  do_sample: z.nullish(z.boolean()),
+  temperature: z.nullish(z.number().check(z.minimum(0), z.maximum(100))),
+  top_k: z.nullish(z.int().check(z.minimum(0))),
+  top_p: z.nullish(z.number().check(z.minimum(0), z.maximum(1))),
+  min_p: z.nullish(z.number().check(z.minimum(0), z.maximum(1))),
 });
 
-async function readJson(folder: ByteFolder, file: string): Promise<unknown> {
-  const source = await folder.open(file);
-  if (source === undefined) return undefined;
-  try {
-    if (source.size > largestJson) throw new UserError(`${source.name} is over the limit of 16 MiB`);
-    const bytes = new Uint8Array(source.size);
-    await source.read(0, bytes);
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (error) {
-    if (error instanceof UserError) throw error;
-    const problem = `${source.name} is not valid JSON (${errorMessage(error)}); download the model again`;
-    throw new UserError(problem, { cause: error });
-  } finally {
-    await source.close();
-  }
-}
-
 /**
- * The config.json in the folder at the path `directory`. Rejects with a UserError that names the folder when the file is
+ * The config.json in the folder at `location`. Rejects with a UserError that names the folder when the file is
  * missing, no JSON, or not the config of a model that can be run.
  */
-export async function readModelConfig(directory: string): Promise<ModelConfig> {
-  const folder = fileFolder(directory);
-  const json = await readJson(folder, "config.json");
+export async function readModelConfig(location: FolderLocation): Promise<ModelConfig> {
+  const folder = openFolder(location);
+  const json = await readJson(folder, "config.json", largestJson);
   if (json === undefined) {
     throw new UserError(
       `${folder.name} holds no config.json; give the folder of a model in the Hugging Face layout`,
@@ -69,15 +49,17 @@ export async function readModelConfig(directory: string): Promise<ModelConfig> {
 }
 
 /**
- * What the generation_config.json in `directory` suggests, with the end-of-text ids of `config` where it names none; a
+ * What the generation_config.json in the folder at `location` suggests, with the end-of-text ids of `config` where it names none; a
  * missing file suggests greedy decoding. Rejects with a UserError for a file that is no JSON or holds absurd values.
  */
 export async function readGenerationDefaults(
-  directory: string,
+  location: FolderLocation,
   config: Pick<ModelConfig, "eosTokenIds">,
 ): Promise<GenerationDefaults> {
-  const folder = fileFolder(directory);
-  const parsed = generationFields.safeParse((await readJson(folder, "generation_config.json")) ?? {});
+  const folder = openFolder(location);
+  const parsed = generationFields.safeParse(
+    (await readJson(folder, "generation_config.json", largestJson)) ?? {},
+  );
   if (!parsed.success) {
     const field = parsed.error.issues[0]?.path.join(".") || "its content";
     throw new UserError(

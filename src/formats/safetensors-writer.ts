@@ -3,7 +3,7 @@ import { describeValue } from "../base/checks.ts";
 import type { DType } from "../base/dtypes.ts";
 import { bytesPerElement } from "../base/dtypes.ts";
 import { errorCode, UserError } from "../base/errors.ts";
-import { fileError } from "./file-source.ts";
+import { fileError } from "../files/file-source.ts";
 import { dtypeNames } from "./safetensors-header.ts";
 
 /** A tensor to be written: `data` holds its elements, little-endian, bytesPerElement(dtype) × shape bytes. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { UserError } from "../base/errors.ts";
 import { createRandom } from "../base/random.ts";
-import { bytesSource } from "./byte-source.ts";
+import { bytesSource } from "../files/byte-source.ts";
 import type { SafetensorsFile } from "./safetensors.ts";
 import { openSafetensors } from "./safetensors.ts";
 

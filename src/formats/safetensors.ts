@@ -1,6 +1,6 @@
 import { checkInteger } from "../base/checks.ts";
 import { UserError } from "../base/errors.ts";
-import type { ByteSource } from "./byte-source.ts";
+import type { ByteSource } from "../files/byte-source.ts";
 import type { SafetensorsHeader, TensorInfo } from "./safetensors-header.ts";
 import { invalidSafetensors, largestHeader, parseSafetensorsHeader } from "./safetensors-header.ts";
 

@@ -81,6 +81,6 @@ describe("openTokenizer", () => {
 
   it("says that a folder is no file", async () => {
     await mkdir(join(dir, "tokenizer_config.json"));
-    await expectUserError("tokenizer_config.json cannot be read");
+    await expectUserError("tokenizer_config.json: it is not a file");
   });
 });

@@ -1,7 +1,7 @@
 import { decodeToF32, type FloatDType } from "../../base/convert.ts";
 import type { DType } from "../../base/dtypes.ts";
 import { UserError } from "../../base/errors.ts";
-import { openFileSource } from "../../formats/file-source.ts";
+import { openFileSource } from "../../files/file-source.ts";
 import { openSafetensors, requireTensor, type SafetensorsFile } from "../../formats/safetensors.ts";
 import type { TensorInfo } from "../../formats/safetensors-header.ts";
 

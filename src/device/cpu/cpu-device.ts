@@ -2,12 +2,13 @@ import { UserError } from "../../base/errors.ts";
 import type { Device, DeviceBuffer, KernelSource, Launch, LaunchTiming, Program } from "../device.ts";
 import { RangeAllocator } from "./allocator.ts";
 import { COMMAND_BYTES } from "./control.ts";
-import { processorCount } from "./processors.ts";
+import { laterTurn, processorCount, threadObstacle } from "./platform.ts";
 import { ThreadPool } from "./thread-pool.ts";
 import { loadWasmModule, type WasmVariant } from "./wasm-module.ts";
 
 const PAGE = 65536;
 const MAX_PAGES = 65536;
+const MIN_PAGES = 4096;
 const ALIGNMENT = 256;
 
 /** How a CPU device is opened. */
@@ -55,6 +56,32 @@ interface Command {
   readonly scalars: readonly number[];
 }
 
+interface ReservedMemory {
+  readonly memory: WebAssembly.Memory;
+  /** What it may grow to. */
+  readonly pages: number;
+}
+
+/**
+ * Shared memory that may grow as far as the runtime has addresses for: 4 GiB, or on some phones less. Only what is used takes
+ * room. A page that is not cross-origin isolated may make shared memory too, though not pass it on.
+ */
+function reserveMemory(initial: number): ReservedMemory {
+  for (let pages = MAX_PAGES; ; pages /= 2) {
+    try {
+      return { memory: new WebAssembly.Memory({ initial, maximum: pages, shared: true }), pages };
+    } catch (cause) {
+      if (pages / 2 >= Math.max(initial, MIN_PAGES)) continue;
+      throw new UserError(
+        "This runtime has no room for the CPU device's memory; close other pages or programs.",
+        {
+          cause,
+        },
+      );
+    }
+  }
+}
+
 /** The processor as a device: WebAssembly kernels, worker threads over one shared memory of at most 4 GiB. */
 export class CpuDevice implements Device {
   readonly kind = "cpu";
@@ -66,13 +93,18 @@ export class CpuDevice implements Device {
   readonly #poison: boolean;
   #closed = false;
 
-  private constructor(memory: WebAssembly.Memory, pool: ThreadPool, variant: WasmVariant, poison: boolean) {
+  private constructor(
+    { memory, pages }: ReservedMemory,
+    pool: ThreadPool,
+    variant: WasmVariant,
+    poison: boolean,
+  ) {
     this.#memory = memory;
     this.#pool = pool;
     this.#poison = poison;
     this.#allocator = new RangeAllocator(
       PAGE + ThreadPool.bytes(pool.threads),
-      MAX_PAGES * PAGE - PAGE,
+      pages * PAGE - PAGE,
       ALIGNMENT,
     );
     const features = new Set(variant === "relaxed" ? ["simd", "relaxed-simd"] : ["simd"]);
@@ -83,13 +115,15 @@ export class CpuDevice implements Device {
 
   /** Compiles the kernels and starts the threads. Throws UserError where the runtime lacks SIMD or threads. */
   static async open(options: CpuDeviceOptions = {}): Promise<CpuDevice> {
-    const threads = options.threads ?? Math.min(16, await processorCount());
+    const obstacle = threadObstacle();
+    const threads = options.threads ?? (obstacle === null ? Math.min(16, await processorCount()) : 1);
     if (!Number.isInteger(threads)) throw new TypeError(`threads: expected an integer, got ${threads}`);
     if (threads < 1 || threads > 256) throw new RangeError(`threads: expected 1 to 256, got ${threads}`);
+    if (threads > 1 && obstacle !== null)
+      throw new UserError(`There can be one thread only, since ${obstacle}.`);
     const { module, variant } = await loadWasmModule(options.variant);
-    const initial = 1 + Math.ceil(ThreadPool.bytes(threads) / PAGE);
-    const memory = new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: true });
-    const pool = await ThreadPool.start(memory, module, threads, PAGE);
+    const memory = reserveMemory(1 + Math.ceil(ThreadPool.bytes(threads) / PAGE));
+    const pool = await ThreadPool.start(memory.memory, module, threads, PAGE);
     return new CpuDevice(memory, pool, variant, options.poison ?? false);
   }
 
@@ -233,9 +267,7 @@ class CpuProgram implements Program {
 
   /** The CPU runs in `run`; this only gives other tasks of the event loop their turn. */
   async idle(): Promise<void> {
-    // A timer costs a millisecond, which is a tenth of a small model's token.
-    const defer = typeof setImmediate === "function" ? setImmediate : setTimeout;
-    await new Promise<void>((resolve) => defer(resolve));
+    await laterTurn();
   }
 
   async profile(): Promise<LaunchTiming[]> {

@@ -1,6 +1,6 @@
 import { UserError } from "../../base/errors.ts";
 import { COMMAND_BYTES, control, SCRATCH_BYTES, status } from "./control.ts";
-import { processorCount } from "./processors.ts";
+import { processorCount, startThread, type Thread } from "./platform.ts";
 
 /** Exports of the kernel module that the runtime uses; every other export is a kernel. */
 interface RuntimeExports {
@@ -8,32 +8,11 @@ interface RuntimeExports {
   runProgram(control: number, program: number, count: number, threads: number, scratch: number): number;
 }
 
-/** The worker's whole code: the same instance over the same memory, then the loop inside WebAssembly. */
-const workerSource = `
-const { parentPort, workerData } = require("node:worker_threads");
-const { module, memory, names, control, statusOffset, scratch, seen } = workerData;
-const words = new Int32Array(memory.buffer, control, 64);
-const instance = new WebAssembly.Instance(module, { env: { memory } });
-const base = instance.exports.table.grow(names.length);
-names.forEach((name, i) => instance.exports.table.set(base + i, instance.exports[name]));
-parentPort.postMessage("ready");
-try {
-  instance.exports.workerLoop(control, seen, scratch);
-} catch (error) {
-  Atomics.store(words, statusOffset / 4, 2);
-  parentPort.postMessage(String(error));
-}
-`;
-
 /**
  * How often a thread looks before it sleeps: for 0.3 ms where each thread has a processor, which is longer than another
  * takes to wake (0.1 ms); hardly at all where a spinning thread would keep another from running.
  */
 const SPINS = { alone: 100_000, crowded: 1000 } as const;
-
-interface PoolWorker {
-  terminate(): Promise<unknown>;
-}
 
 /** Threads over one shared memory; the caller is thread 0 and does its share. */
 export class ThreadPool {
@@ -43,7 +22,7 @@ export class ThreadPool {
   readonly #runtime: RuntimeExports;
   readonly #words: Int32Array;
   readonly #address: number;
-  #workers: PoolWorker[] = [];
+  #workers: Thread[] = [];
 
   private constructor(
     memory: WebAssembly.Memory,
@@ -85,21 +64,10 @@ export class ThreadPool {
   }
 
   async #startWorkers(memory: WebAssembly.Memory, module: WebAssembly.Module): Promise<void> {
-    const { Worker } = await import("node:worker_threads");
     const names = kernelNames(module);
-    const starts = Array.from({ length: this.threads - 1 }, (_, i) => {
-      const scratch = this.#scratch(i + 1);
-      const shared = { control: this.#address, statusOffset: control.status, scratch, seen: 0 };
-      const worker = new Worker(workerSource, {
-        eval: true,
-        workerData: { module, memory, names, ...shared },
-      });
-      worker.unref();
-      this.#workers.push(worker);
-      return new Promise<void>((resolve, reject) => {
-        worker.once("message", () => resolve());
-        worker.once("error", reject);
-      });
+    const starts = Array.from({ length: this.threads - 1 }, async (_, i) => {
+      const shared = { control: this.#address, statusOffset: control.status, scratch: this.#scratch(i + 1) };
+      this.#workers.push(await startThread({ module, memory, names, ...shared }));
     });
     await Promise.all(starts);
   }

@@ -1,5 +1,5 @@
 import { errorCode, errorMessage, UserError } from "../../base/errors.ts";
-import { fileError } from "../file-source.ts";
+import { fileError } from "../../files/file-source.ts";
 import type { ModelReference } from "./reference.ts";
 import type { HubSettings } from "./settings.ts";
 

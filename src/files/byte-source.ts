@@ -11,6 +11,10 @@ export interface ByteSource {
    * ends before `target` is full or cannot be read.
    */
   read(offset: number, target: Uint8Array): Promise<void>;
+  /** All bytes from `offset` on in order, in pieces of any size; where that is cheaper than reading one after another. */
+  stream?(offset: number): AsyncIterable<Uint8Array>;
+  /** What tells one content of that name from another, an entity tag for example; absent where nothing does. */
+  readonly version?: string | undefined;
   /** Gives back what the source holds open; reads after it reject. */
   close(): Promise<void>;
 }

@@ -1,5 +1,6 @@
 import type { FileHandle } from "node:fs/promises";
 import { errorCode, errorMessage, UserError } from "../base/errors.ts";
+import type { ByteFolder } from "./byte-folder.ts";
 import type { ByteSource } from "./byte-source.ts";
 import { endedEarly } from "./byte-source.ts";
 
@@ -58,4 +59,25 @@ export async function openFileSource(path: string): Promise<ByteSource> {
     await handle.close();
     throw error;
   }
+}
+
+/** The folder at the path `directory` (Node only). */
+export function fileFolder(directory: string): ByteFolder {
+  const root = directory.replace(/(?<=.)\/+$/, "");
+  const isAbsent = (error: unknown) => ["ENOENT", "ENOTDIR"].includes(errorCode(error) ?? "");
+  return {
+    name: root,
+    open: (file) =>
+      openFileSource(`${root}/${file}`).catch((error: Error) => {
+        if (isAbsent(error.cause)) return undefined;
+        throw error;
+      }),
+    list: async (inside) => {
+      const { readdir } = await import("node:fs/promises");
+      return readdir(`${root}/${inside}`).catch((error: unknown) => {
+        if (isAbsent(error)) return [];
+        throw fileError("list", `${root}/${inside}`, error);
+      });
+    },
+  };
 }
