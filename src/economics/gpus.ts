@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { UserError } from "../base/errors.ts";
 
 const source = z.object({ url: z.string().min(1), title: z.string().min(1), date: z.iso.date() });

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { UserError } from "../base/errors.ts";
-import { openCheckpoint } from "./checkpoint.ts";
 import { openFileSource } from "../files/file-source.ts";
+import { openCheckpoint } from "./checkpoint.ts";
 import { openSafetensors } from "./safetensors.ts";
 import { writeSafetensors } from "./safetensors-writer.ts";
 

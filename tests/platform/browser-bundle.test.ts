@@ -30,7 +30,12 @@ describe("the package in a browser", () => {
 
   it("names every entry that is not for Node alone", () => {
     const names = Object.keys(exports).map((path) => path.replace(/^\./, "flashmla"));
-    const forNode = ["flashmla/server", "flashmla/ai-sdk", "flashmla/data/gpus.json", "flashmla/package.json"];
+    const forNode = [
+      "flashmla/server",
+      "flashmla/ai-sdk",
+      "flashmla/data/gpus.json",
+      "flashmla/package.json",
+    ];
     expect(names.filter((name) => !forNode.includes(name)).sort()).toEqual([...browserEntries].sort());
   });
 
