@@ -91,7 +91,7 @@ export class ModelRunner implements Runner {
     const memorySizes = { rows, sequences, headRows: this.maxDecodeRows, maxPages: this.#maxPages };
     return {
       memory: new StepMemory(this.#device, memorySizes),
-      buffers: allocateStepBuffers(this.#device, config, phase, rows),
+      buffers: allocateStepBuffers(this.#device, config, phase, rows, this.pool.shape.dtype),
       attentionWorkspace:
         phase === "decode"
           ? this.#device.allocate(mlaDecodeWorkspaceBytes(sizes), "attention workspace")

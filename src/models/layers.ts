@@ -5,13 +5,9 @@ import { expertMlp } from "../kernels/expert-mlp/expert-mlp.ts";
 import { expertRouting } from "../kernels/expert-routing/expert-routing.ts";
 import { gatedMlp } from "../kernels/gated-mlp/gated-mlp.ts";
 import { linear } from "../kernels/linear/linear.ts";
-import { mlaDecodePartial } from "../kernels/mla-decode/mla-decode.ts";
-import { mlaEpilogue } from "../kernels/mla-epilogue/mla-epilogue.ts";
-import { mlaPrefill } from "../kernels/mla-prefill/mla-prefill.ts";
-import { mlaPrologue } from "../kernels/mla-prologue/mla-prologue.ts";
 import { rmsNorm } from "../kernels/rms-norm/rms-norm.ts";
+import { latentAttention } from "./latent-attention.ts";
 import type { AttentionWeights, GatedMlpWeights, LayerWeights, SparseMlpWeights } from "./model-weights.ts";
-import { softmaxScale } from "./rope.ts";
 import type { StepBuffers } from "./step-buffers.ts";
 
 /** What every layer of a step shares: the rows' tokens, where their entries go, and what they see. */
@@ -69,78 +65,13 @@ function projectQuery(context: LayerContext, weights: AttentionWeights): void {
   linear(launch, { x: queryLatent, weight: query.expand, out: buffers.query, ...store });
 }
 
-function attend(context: LayerContext, weights: AttentionWeights, cache: LatentCache): void {
-  const { launch, config, buffers, inputs } = context;
-  const { heads, qkNopeHeadDim, vHeadDim, kvLoraRank, qkRopeHeadDim } = config.attention;
-  const widths = {
-    heads,
-    nopeWidth: qkNopeHeadDim,
-    ropeWidth: qkRopeHeadDim,
-    valueWidth: vHeadDim,
-    latentWidth: kvLoraRank,
-  };
-  const scale = softmaxScale(config);
-  if (buffers.absorbedQuery === null) {
-    const { query: q, values: out, maxRows } = buffers;
-    const { rowCount, blockTable, cacheSeqlens } = inputs;
-    const tokens = { cache, blockTable, cacheSeqlens, rowCount, maxRows };
-    mlaPrefill(launch, { q, kvB: weights.kvB, out, softmaxScale: scale, ...widths, ...tokens });
-    return;
-  }
-  const sizes = { ...widths, batch: buffers.maxRows, sQ: 1, maxLen: context.maxLength };
-  const partials = context.attentionWorkspace!;
-  mlaDecodePartial(launch, {
-    ...sizes,
-    q: buffers.absorbedQuery,
-    cache,
-    blockTable: inputs.blockTable,
-    maxPages: inputs.maxPages,
-    cacheSeqlens: inputs.cacheSeqlens,
-    mask: "causal",
-    softmaxScale: scale,
-    workspace: partials,
-    batchCount: inputs.rowCount,
-  });
-  mlaEpilogue(launch, {
-    ...sizes,
-    partials,
-    kvB: weights.kvB,
-    out: buffers.values,
-    batchCount: inputs.rowCount,
-  });
-}
-
 /** The attention branch: `normed` in, added to the residual stream. */
 function attention(context: LayerContext, weights: AttentionWeights, cache: LatentCache): void {
-  const { launch, config, tables, inputs, buffers } = context;
-  const { rowCount, positions, slots } = inputs;
-  const { heads, latentNormEps, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, rotary } =
-    config.attention;
-  const rows = { rowCount, maxRows: buffers.maxRows };
+  const { launch, config, inputs, buffers } = context;
+  const rows = { rowCount: inputs.rowCount, maxRows: buffers.maxRows };
   projectQuery(context, weights);
   linear(launch, { x: buffers.normed, weight: weights.latent, out: buffers.latent, mode: "store", ...rows });
-  mlaPrologue(launch, {
-    phase: buffers.absorbedQuery === null ? "prefill" : "decode",
-    q: buffers.query,
-    latent: buffers.latent,
-    normWeight: weights.latentNorm,
-    epsilon: latentNormEps,
-    kvB: weights.kvB,
-    positions,
-    rotaryTable: tables.rotary,
-    rotary,
-    queryScale: tables.queryScale,
-    slots,
-    cache,
-    qOut: buffers.absorbedQuery ?? buffers.query,
-    heads,
-    nopeWidth: qkNopeHeadDim,
-    ropeWidth: qkRopeHeadDim,
-    valueWidth: vHeadDim,
-    latentWidth: kvLoraRank,
-    ...rows,
-  });
-  attend(context, weights, cache);
+  latentAttention(context, weights, cache);
   const scale = config.scaling.residual;
   const output = { x: buffers.values, weight: weights.output, out: buffers.hidden, scale, ...rows };
   linear(launch, { ...output, mode: "accumulate" });

@@ -1,6 +1,9 @@
+import { bytesPerElement, type WeightDType } from "../base/dtypes.ts";
 import type { Device, DeviceBuffer } from "../device/device.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
+import type { LatentDtype } from "../kernels/common/latent-cache.ts";
 import { expertMlpWorkspaceBytes } from "../kernels/expert-mlp/expert-mlp.ts";
+import { attentionDtype } from "./attention-dtype.ts";
 
 /** Activations of one forward pass over at most `maxRows` tokens, reused by every layer. */
 export interface StepBuffers {
@@ -13,8 +16,7 @@ export interface StepBuffers {
   readonly queryLatent: DeviceBuffer;
   /** f32 [n, heads, d_n + d_r]. */
   readonly query: DeviceBuffer;
-  /** f32 [n, heads, d_c + d_r]; null where attention expands the cache. */
-  readonly absorbedQuery: DeviceBuffer | null;
+  readonly attention: AttentionBuffers;
   /** f32 [n, d_c + d_r]. */
   readonly latent: DeviceBuffer;
   /** f32 [n, heads · d_v]. */
@@ -24,6 +26,17 @@ export interface StepBuffers {
   readonly experts: ExpertBuffers | null;
   /** Gives everything back. */
   free(): void;
+}
+
+/** What attention reads and leaves, between its prologue and its epilogue. */
+export interface AttentionBuffers {
+  readonly phase: StepPhase;
+  /** Element type in which queries meet the cache. */
+  readonly dtype: WeightDType;
+  /** decode: [n, heads, d_c + d_r], absorbed; prefill: [n, heads, d_n + d_r], rotated: `query` itself where that is f32. */
+  readonly query: DeviceBuffer;
+  /** decode in 16 bits: the results [n, heads, d_c] in `dtype`, and f32 [n, heads]; null where the epilogue merges. */
+  readonly merged: { readonly attended: DeviceBuffer; readonly lse: DeviceBuffer } | null;
 }
 
 /** What routing and experts need beside. */
@@ -56,12 +69,31 @@ function expertBuffers(
   };
 }
 
-/** Allocates the activations of a step. Throws UserError when the device has no room. */
+function attentionBuffers(
+  { heads, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim }: ModelConfig["attention"],
+  phase: StepPhase,
+  dtype: WeightDType,
+  query: DeviceBuffer,
+  rows: (width: number, label: string, dtype?: WeightDType) => DeviceBuffer,
+): AttentionBuffers {
+  if (phase === "prefill") {
+    const width = heads * (qkNopeHeadDim + qkRopeHeadDim);
+    const rotated = dtype === "f32" ? query : rows(width, "rotated query", dtype);
+    return { phase, dtype, query: rotated, merged: null };
+  }
+  const absorbed = rows(heads * (kvLoraRank + qkRopeHeadDim), "absorbed query", dtype);
+  if (dtype === "f32") return { phase, dtype, query: absorbed, merged: null };
+  const attended = rows(heads * kvLoraRank, "attended latents", dtype);
+  return { phase, dtype, query: absorbed, merged: { attended, lse: rows(heads, "log-sum-exp") } };
+}
+
+/** Allocates the activations of a step over a cache in `cacheDtype`. Throws UserError when the device has no room. */
 export function allocateStepBuffers(
-  device: Pick<Device, "allocate">,
+  device: Pick<Device, "allocate" | "kind">,
   config: ModelConfig,
   phase: StepPhase,
   maxRows: number,
+  cacheDtype: LatentDtype,
 ): StepBuffers {
   const owned: DeviceBuffer[] = [];
   const allocate = (bytes: number, label: string): DeviceBuffer => {
@@ -69,18 +101,21 @@ export function allocateStepBuffers(
     owned.push(buffer);
     return buffer;
   };
-  const rows = (width: number, label: string) => allocate(maxRows * width * 4, label);
+  const rows = (width: number, label: string, dtype: WeightDType = "f32") =>
+    allocate(maxRows * width * bytesPerElement(dtype), label);
   const { heads, qLoraRank, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config.attention;
   const sharedWidth = config.experts ? config.experts.sharedCount * config.experts.intermediateSize : 0;
   const denseWidth = config.mlpLayers.includes("dense") ? config.intermediateSize : 0;
   const normed = rows(config.hiddenSize, "normed hidden state");
+  const query = rows(heads * (qkNopeHeadDim + qkRopeHeadDim), "query");
+  const dtype = attentionDtype(device.kind, config, cacheDtype);
   return {
     maxRows,
     hidden: rows(config.hiddenSize, "hidden state"),
     normed,
     queryLatent: qLoraRank === null ? normed : rows(qLoraRank, "query latent"),
-    query: rows(heads * (qkNopeHeadDim + qkRopeHeadDim), "query"),
-    absorbedQuery: phase === "decode" ? rows(heads * (kvLoraRank + qkRopeHeadDim), "absorbed query") : null,
+    query,
+    attention: attentionBuffers(config.attention, phase, dtype, query, rows),
     latent: rows(kvLoraRank + qkRopeHeadDim, "latent"),
     values: rows(heads * vHeadDim, "attention values"),
     mlp: rows(Math.max(denseWidth, sharedWidth, 1), "MLP"),
