@@ -76,6 +76,27 @@ export interface CudaEntry {
   readonly scratchBytes?: number;
   /** How many u32 counters the kernel wants: zero before the first run, and left zero by every run; shared too. */
   readonly counters?: number;
+  /**
+   * Whether it may begin before the launch before it ends (programmatic dependent launch, on Hopper and newer): the kernel
+   * then waits itself (griddepcontrol.wait) before it touches what earlier launches write, on every path, and lets the next
+   * one begin (griddepcontrol.launch_dependents).
+   */
+  readonly overlaps?: boolean;
+}
+
+/**
+ * out = (or +=) scale · x · Wᵀ by NVIDIA's cuBLASLt, in place of a kernel; the grid plays no part. Buffers: x [rows, inputs],
+ * weight [outputs, inputs], out [rows, outputs], dense. Every row is computed and written.
+ */
+export interface CudaMatmul {
+  readonly rows: number;
+  readonly inputs: number;
+  readonly outputs: number;
+  /** Of x and weight. */
+  readonly inputType: "bf16" | "f16";
+  readonly outType: "f32" | "bf16" | "f16";
+  readonly mode: "store" | "accumulate";
+  readonly scale: number;
 }
 
 /** A `.wgsl` file as the build brings it into JavaScript. */
@@ -112,6 +133,8 @@ export interface KernelSource {
   /** The WebAssembly export that runs items `begin`…`end` of the grid. */
   readonly cpu?: string;
   readonly cuda?: CudaEntry;
+  /** On CUDA, in place of a kernel. */
+  readonly cublas?: CudaMatmul;
   readonly webgpu?: WebGpuEntry;
 }
 
@@ -157,7 +180,12 @@ export interface Device {
   readonly name: string;
   readonly limits: DeviceLimits;
   /** Bytes of live buffers, and the largest that number has been. */
-  readonly memory: { readonly usedBytes: number; readonly peakBytes: number };
+  readonly memory: {
+    readonly usedBytes: number;
+    readonly peakBytes: number;
+    /** Everything that the GPU's memory lost since the device was opened: context, kernels and graphs too; on CUDA alone. */
+    readonly reservedBytes?: number;
+  };
   /** Memory for `bytes` bytes, aligned to 256. Throws UserError when it does not fit, naming the sizes. */
   allocate(bytes: number, label: string): DeviceBuffer;
   /** Copies `data` to `byteOffset` of the buffer. Throws RangeError when it does not fit. */

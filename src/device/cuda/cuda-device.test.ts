@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { UserError } from "../../base/errors.ts";
 import { openDevice } from "../open.ts";
+import { CublasLt } from "./cublas.ts";
+import { cublasFolders, openCublasLibrary } from "./cublas-library.ts";
 import { listCudaGpus } from "./cuda-device.ts";
 import { CudaDriver, CudaError } from "./driver.ts";
 import { chooseGpu, type Gpu } from "./gpu.ts";
@@ -37,6 +39,8 @@ function fakeLibrary({ status = {}, absent = "", results = {} }: Fake = {}) {
       return { address: 0x1010n, view: views.at(-1)! };
     },
     release: () => {},
+    view: (_, bytes) => new ArrayBuffer(bytes),
+    open: () => library,
     text: (address) => (address === 1n ? "CUDA_ERROR_NO_DEVICE" : "no CUDA-capable device is detected"),
   };
   return { library, calls, views };
@@ -88,6 +92,58 @@ describe("CudaDriver", () => {
   });
 });
 
+describe("cuBLASLt", () => {
+  it("is looked for in the loader's path, the toolkits and Python's packages; what is missing is said in one sentence", () => {
+    const tried: string[] = [];
+    const open = (file: string) => {
+      tried.push(file);
+      throw new Error("cannot open shared object file");
+    };
+    expect(() => openCublasLibrary({ open }, {})).toThrow(/cuBLASLt and there is no libcublasLt\.so\.13 or/);
+    expect(tried.slice(0, 2)).toEqual(["libcublasLt.so.13", "libcublasLt.so.12"]);
+    expect(() => openCublasLibrary({ open }, { FLASHMLA_CUBLASLT: "/x" })).toThrow(
+      /FLASHMLA_CUBLASLT names \/x/,
+    );
+    expect(cublasFolders({ CUDA_HOME: "/home/cuda" })[0]).toBe("/home/cuda/lib64");
+  });
+
+  it("gets W as the transposed left operand, x as the right one, and one plan a shape", () => {
+    const { library, calls } = fakeLibrary({ results: { cublasLtCreate: 7, cublasLtMatmulDescCreate: 8 } });
+    const found = library.bind;
+    const blas = new CublasLt({
+      ...library,
+      bind: (name, parameters) => {
+        const call = found(name, parameters);
+        if (name !== "cublasLtMatmulAlgoGetHeuristic") return call;
+        return (...values) => {
+          (values[9] as Int32Array)[0] = 1;
+          return call(...values);
+        };
+      },
+    });
+    const shape = { rows: 64, inputs: 256, outputs: 512, inputType: "bf16", outType: "f32" } as const;
+    const addresses = { x: 1n, weight: 2n, out: 3n, workspace: 4n };
+    blas.enqueue({ ...shape, mode: "accumulate", scale: 0.5 }, addresses, 0x55n);
+    blas.enqueue({ ...shape, mode: "accumulate", scale: 0.5 }, addresses, 0x55n);
+    const layouts = calls.filter(({ name }) => name === "cublasLtMatrixLayoutCreate");
+    expect(layouts.map(({ values }) => values.slice(1))).toEqual([
+      [14, 256, 512, 256],
+      [14, 256, 64, 256],
+      [0, 512, 64, 512],
+    ]);
+    const { values } = calls.filter(({ name }) => name === "cublasLtMatmul").at(-1)!;
+    expect([values[0], values[1], values[3], values[5], values[8], values[15]]).toEqual([
+      7n,
+      8n,
+      2n,
+      1n,
+      3n,
+      0x55n,
+    ]);
+    expect([values[2], values[7]]).toEqual([Float32Array.of(0.5), Float32Array.of(1)]);
+  });
+});
+
 describe("LaunchArena", () => {
   const launch: CudaLaunch = {
     source: {
@@ -112,6 +168,7 @@ describe("LaunchArena", () => {
     grid: 24,
     addresses: [0xa000n, 0xb000n],
     scalars: [-7, 1],
+    overlaps: true,
   };
 
   const shared = { scratch: 0xc000n, counters: 0xd000n };
@@ -129,9 +186,10 @@ describe("LaunchArena", () => {
     const u64 = (address: bigint) => view.getBigUint64(Number(address - base), true);
     expect(u32(config as bigint, 7)).toEqual([24, 1, 1, 384, 1, 1, 200_000]);
     expect(u64((config as bigint) + 32n)).toBe(0x5555n);
-    expect(u32((config as bigint) + 48n, 1)).toEqual([1]);
+    expect(u32((config as bigint) + 48n, 1)).toEqual([2]);
     const attribute = u64((config as bigint) + 40n);
     expect(u32(attribute, 5)).toEqual([4, 0, 8, 1, 1]);
+    expect(u32(attribute + 72n, 3)).toEqual([6, 0, 1]);
     const parameters = Array.from({ length: 7 }, (_, i) => u64((addresses as bigint) + BigInt(8 * i)));
     expect(parameters.map((address) => address - base)).toEqual([0n, 128n, 136n, 144n, 152n, 160n, 164n]);
     expect(parameters.slice(1, 5).map(u64)).toEqual([0xa000n, 0xb000n, 0xc000n, 0xd000n]);
@@ -165,7 +223,7 @@ describe("openDevice", () => {
       onPassedOver: (kind, reason) => passed.push([kind, reason]),
     });
     expect(device.kind).toBe("cpu");
-    expect(passed.map(([kind]) => kind)).toEqual(["cuda"]);
+    expect(passed.map(([kind]) => kind)).toEqual(["cuda", "webgpu"]);
     expect(passed[0]![1]).toMatch(/not yet the kernels of whole models/);
     await device.close();
   });

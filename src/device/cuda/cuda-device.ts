@@ -1,12 +1,17 @@
 import { UserError } from "../../base/errors.ts";
 import type { CudaEntry, Device, DeviceBuffer, KernelSource, Launch, Program } from "../device.ts";
+import { CUBLAS_WORKSPACE_BYTES, CublasLt } from "./cublas.ts";
+import { openCublasLibrary } from "./cublas-library.ts";
 import { CudaBuffer, checkRange } from "./cuda-buffer.ts";
+import { CudaMemory } from "./cuda-memory.ts";
 import { CudaProgram } from "./cuda-program.ts";
-import { CudaDriver, CudaError, OUT_OF_MEMORY } from "./driver.ts";
+import { CudaDriver, CudaError } from "./driver.ts";
 import { chooseGpu, type Gpu, listGpus } from "./gpu.ts";
-import { type CudaLaunch, LaunchArena } from "./launch-arena.ts";
+import { LaunchArena, type SharedMemory } from "./launch-arena.ts";
 import { loadDriverLibrary, type NativeLibrary } from "./library.ts";
 import { CudaModules, checkKernelsBuilt } from "./modules.ts";
+import { StagingRing } from "./staging.ts";
+import { isMatmul, type Work } from "./work.ts";
 
 /** CU_STREAM_NON_BLOCKING: no hidden ordering with other users of the context. */
 const NON_BLOCKING = 1;
@@ -38,11 +43,13 @@ export class CudaDevice implements Device {
   readonly stream: bigint;
   readonly #context: bigint;
   readonly #modules: CudaModules;
-  readonly #live = new Set<CudaBuffer>();
+  readonly #memory: CudaMemory;
+  readonly #staging: StagingRing;
   readonly #programs = new Set<CudaProgram>();
   readonly #resident = new Map<string, number>();
-  #used = 0;
-  #peak = 0;
+  #blas: CublasLt | null = null;
+  /** Why nothing works any more, once that is so. */
+  #lost: CudaError | null = null;
   #closed = false;
 
   private constructor(
@@ -55,9 +62,11 @@ export class CudaDevice implements Device {
     this.stream = driver.result("cuStreamCreate", NON_BLOCKING);
     this.arena = new LaunchArena(driver);
     this.#modules = new CudaModules(driver);
+    this.#memory = new CudaMemory(driver, gpu, this.stream);
+    this.#staging = new StagingRing(driver);
     const features = new Set([`sm_${gpu.capability}`]);
     this.limits = {
-      memoryBytes: gpu.memoryBytes,
+      memoryBytes: this.#memory.freeAtOpening,
       computeUnits: gpu.multiprocessors,
       features,
       residentClusters: (entry: CudaEntry) => this.#residentClusters(entry),
@@ -76,93 +85,68 @@ export class CudaDevice implements Device {
     return new CudaDevice(driver, gpu, options.poison ?? false);
   }
 
-  get memory(): { usedBytes: number; peakBytes: number } {
-    return { usedBytes: this.#used, peakBytes: this.#peak };
+  get memory(): { usedBytes: number; peakBytes: number; reservedBytes: number } {
+    this.enter();
+    const { usedBytes, peakBytes } = this.#memory;
+    return { usedBytes, peakBytes, reservedBytes: this.#memory.reservedBytes() };
   }
 
   enter(): void {
     if (this.#closed) throw new UserError("The CUDA device is closed.");
+    if (this.#lost !== null) throw this.#lost;
     this.driver.call("cuCtxSetCurrent", this.#context);
   }
 
   allocate(bytes: number, label: string): DeviceBuffer {
-    return this.#allocate(bytes, label, this.poison ? 0xff : null);
-  }
-
-  #allocate(bytes: number, label: string, fill: number | null): CudaBuffer {
-    if (!Number.isSafeInteger(bytes) || bytes < 0) {
-      throw new RangeError(`${label}: expected a size in bytes, got ${bytes}`);
-    }
     this.enter();
-    const address = this.#reserve(Math.max(bytes, 1), label);
-    const buffer = new CudaBuffer(this, address, bytes, label, true);
-    this.#live.add(buffer);
-    this.#used += bytes;
-    this.#peak = Math.max(this.#peak, this.#used);
-    if (fill !== null) this.driver.call("cuMemsetD8Async", address, fill, Math.max(bytes, 1), this.stream);
-    return buffer;
-  }
-
-  #reserve(bytes: number, label: string): bigint {
-    try {
-      return this.driver.result("cuMemAlloc_v2", bytes);
-    } catch (cause) {
-      if (!(cause instanceof CudaError) || cause.code !== OUT_OF_MEMORY) throw cause;
-      const [wanted, used, all] = [bytes, this.#used, this.gpu.memoryBytes].map((n) =>
-        (n / 2 ** 20).toFixed(1),
-      );
-      throw new UserError(
-        `${this.gpu.name} has no room for ${label} (${wanted} MiB): ${used} of its ${all} MiB are in use here.`,
-        { cause },
-      );
-    }
+    return this.#memory.allocate(this, bytes, label, this.poison ? 0xff : null);
   }
 
   /** Gives a buffer's memory back, once submitted work is done with it; called by the buffer. */
   release(buffer: CudaBuffer): void {
-    if (this.#closed || !this.#live.delete(buffer)) return;
+    if (this.#closed || this.#lost !== null) return;
     this.enter();
-    this.driver.call("cuStreamSynchronize", this.stream);
-    this.driver.call("cuMemFree_v2", buffer.address);
-    this.#used -= buffer.bytes;
+    this.#memory.release(buffer);
   }
 
   write(buffer: DeviceBuffer, data: ArrayBufferView, byteOffset = 0): void {
     const target = this.#own(buffer);
     checkRange(buffer, byteOffset, data.byteLength);
-    if (data.byteLength === 0) return;
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    const address = target.address + BigInt(byteOffset);
-    this.driver.call("cuMemcpyHtoDAsync_v2", address, bytes, data.byteLength, this.stream);
-    // The copy may still read pageable memory: the caller is free to change it only now.
-    this.driver.call("cuStreamSynchronize", this.stream);
+    this.#staging.write(target.address + BigInt(byteOffset), bytes, this.stream);
   }
 
   async read(buffer: DeviceBuffer, byteOffset: number, bytes: number): Promise<ArrayBuffer> {
     const source = this.#own(buffer);
     checkRange(buffer, byteOffset, bytes);
-    await this.idle();
-    const copy = new Uint8Array(bytes);
-    if (bytes === 0) return copy.buffer;
-    this.enter();
     const address = source.address + BigInt(byteOffset);
-    this.driver.call("cuMemcpyDtoHAsync_v2", copy, address, bytes, this.stream);
+    const copy = bytes > 0 ? this.#staging.read(address, bytes, this.stream) : null;
+    await this.idle();
+    if (copy !== null) return copy();
+    const result = new Uint8Array(bytes);
+    if (bytes === 0) return result.buffer;
+    this.enter();
+    this.driver.call("cuMemcpyDtoHAsync_v2", result, address, bytes, this.stream);
     this.driver.call("cuStreamSynchronize", this.stream);
-    return copy.buffer;
+    return result.buffer;
   }
 
-  /** Resolves when all submitted work is done, leaving the event loop free; rejects when it failed. */
   async idle(): Promise<void> {
     this.enter();
-    while (!this.driver.isDone(this.stream)) {
-      await new Promise<void>((resolve) => setImmediate(resolve));
-      this.enter();
+    try {
+      while (!this.driver.isDone(this.stream)) {
+        await new Promise<void>((resolve) => setImmediate(resolve));
+        this.enter();
+      }
+    } catch (error) {
+      if (error instanceof CudaError && error.isFatal) this.#lost = error;
+      throw error;
     }
   }
 
   record(step: (launch: Launch) => void): Program {
     this.enter();
-    const launches: CudaLaunch[] = [];
+    const launches: Work[] = [];
     const enqueue = (
       source: KernelSource,
       grid: number,
@@ -173,14 +157,12 @@ export class CudaDevice implements Device {
       if (grid > 0) launches.push(launch);
     };
     step(Object.assign(enqueue, { target: this }));
-    const most = (want: (entry: CudaEntry) => number | undefined) =>
-      launches.reduce((bytes, { entry }) => Math.max(bytes, want(entry) ?? 0), 0);
-    const scratch = this.#allocate(
-      most((entry) => entry.scratchBytes),
-      "scratch",
-      this.poison ? 0xff : null,
-    );
-    const counters = this.#allocate(4 * most((entry) => entry.counters), "counters", 0);
+    const most = (want: (work: Work) => number | undefined) =>
+      launches.reduce((bytes, work) => Math.max(bytes, want(work) ?? 0), 0);
+    const scratchBytes = most((work) => (isMatmul(work) ? CUBLAS_WORKSPACE_BYTES : work.entry.scratchBytes));
+    const counterBytes = 4 * most((work) => (isMatmul(work) ? 0 : work.entry.counters));
+    const scratch = this.#memory.allocate(this, scratchBytes, "scratch", this.poison ? 0xff : null);
+    const counters = this.#memory.allocate(this, counterBytes, "counters", 0);
     const shared = { scratch: scratch.address, counters: counters.address };
     const program = new CudaProgram(this, launches, shared, () => {
       scratch.free();
@@ -190,14 +172,27 @@ export class CudaDevice implements Device {
     return program;
   }
 
+  /** Enqueues one launch on the device's stream. */
+  enqueue(work: Work, shared: SharedMemory): void {
+    if (!isMatmul(work)) {
+      this.arena.launch(work, shared, this.stream);
+      return;
+    }
+    const [x = 0n, weight = 0n, out = 0n] = work.addresses;
+    const addresses = { x, weight, out, workspace: shared.scratch };
+    this.#blas ??= new CublasLt(openCublasLibrary(this.driver.library));
+    this.#blas.enqueue(work.matmul, addresses, this.stream);
+  }
+
   #prepare(
     source: KernelSource,
     grid: number,
     buffers: readonly DeviceBuffer[],
     scalars: readonly number[],
-  ): CudaLaunch {
-    const entry = source.cuda;
-    if (entry === undefined) throw new RangeError(`${source.name}: no CUDA kernel for it`);
+  ): Work {
+    const { cuda: entry, cublas } = source;
+    if (entry === undefined && cublas === undefined)
+      throw new RangeError(`${source.name}: no CUDA kernel for it`);
     if (!Number.isInteger(grid) || grid < 0) {
       throw new RangeError(`${source.name}: expected a grid size, got ${grid}`);
     }
@@ -208,7 +203,9 @@ export class CudaDevice implements Device {
       );
     }
     const addresses = buffers.map((buffer) => this.#own(buffer).address);
-    return { source, entry, function: this.#modules.function(entry), grid, addresses, scalars };
+    if (entry === undefined) return { source, matmul: cublas!, addresses };
+    const overlaps = entry.overlaps === true && this.gpu.capability >= 90;
+    return { source, entry, function: this.#modules.function(entry), grid, addresses, scalars, overlaps };
   }
 
   #residentClusters(entry: CudaEntry): number {
@@ -235,16 +232,26 @@ export class CudaDevice implements Device {
   async close(): Promise<void> {
     if (this.#closed) return;
     try {
-      await this.idle();
-      for (const program of this.#programs) program.free();
-      for (const buffer of this.#live) buffer.free();
-      this.#modules.unload();
-      this.driver.call("cuStreamDestroy_v2", this.stream);
-      this.arena.release();
+      if (this.#lost === null) await this.#giveBack();
+    } catch (error) {
+      if (!(error instanceof CudaError && error.isFatal)) throw error;
+      this.#lost = error;
     } finally {
       this.#closed = true;
-      // A context that a kernel has broken takes everything with it here.
-      this.driver.call("cuDevicePrimaryCtxRelease_v2", this.gpu.ordinal);
+      // A context that a kernel has broken takes everything with it here, so that a new one can be made.
+      if (this.#lost !== null) this.driver.attempt("cuDevicePrimaryCtxReset_v2", this.gpu.ordinal);
+      this.driver.attempt("cuDevicePrimaryCtxRelease_v2", this.gpu.ordinal);
     }
+  }
+
+  async #giveBack(): Promise<void> {
+    await this.idle();
+    for (const program of this.#programs) program.free();
+    this.#memory.releaseAll();
+    this.#staging.release();
+    this.#blas?.close();
+    this.#modules.unload();
+    this.driver.call("cuStreamDestroy_v2", this.stream);
+    this.arena.release();
   }
 }

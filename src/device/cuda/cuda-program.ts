@@ -1,6 +1,7 @@
 import type { LaunchTiming, Program } from "../device.ts";
 import type { CudaDriver } from "./driver.ts";
-import type { CudaLaunch, LaunchArena, SharedMemory } from "./launch-arena.ts";
+import type { SharedMemory } from "./launch-arena.ts";
+import type { Work } from "./work.ts";
 
 /** CU_STREAM_CAPTURE_MODE_RELAXED: other calls stay allowed while a stream is captured. */
 const RELAXED = 2;
@@ -8,9 +9,10 @@ const RELAXED = 2;
 /** What a program needs of its device. */
 export interface ProgramHost {
   readonly driver: CudaDriver;
-  readonly arena: LaunchArena;
   /** CUstream. */
   readonly stream: bigint;
+  /** Enqueues one launch on the stream, or on a graph that is captured from it. */
+  enqueue(work: Work, shared: SharedMemory): void;
   /** Throws when the device is closed; makes its context current. */
   enter(): void;
   idle(): Promise<void>;
@@ -24,7 +26,7 @@ export class CudaProgram implements Program {
 
   constructor(
     readonly host: ProgramHost,
-    readonly launches: readonly CudaLaunch[],
+    readonly launches: readonly Work[],
     readonly shared: SharedMemory,
     readonly releaseShared: () => void,
   ) {
@@ -33,11 +35,11 @@ export class CudaProgram implements Program {
 
   /** CUgraphExec of the launches, recorded off the device's stream. */
   #capture(): bigint {
-    const { driver, arena, stream } = this.host;
+    const { driver, stream } = this.host;
     driver.call("cuStreamBeginCapture_v2", stream, RELAXED);
     let failure: unknown;
     try {
-      for (const launch of this.launches) arena.launch(launch, this.shared, stream);
+      for (const launch of this.launches) this.host.enqueue(launch, this.shared);
     } catch (error) {
       failure = error;
     }
@@ -73,7 +75,7 @@ export class CudaProgram implements Program {
   async profile(): Promise<LaunchTiming[]> {
     const timings: LaunchTiming[] = [];
     for (const launch of this.launches) {
-      const enqueue = () => this.host.arena.launch(launch, this.shared, this.host.stream);
+      const enqueue = () => this.host.enqueue(launch, this.shared);
       timings.push({ name: launch.source.name, milliseconds: await this.#timed(enqueue) });
     }
     return timings;

@@ -23,10 +23,14 @@ const functions = {
   cuDeviceGetAttribute: [pointer, "int", "int"],
   cuDevicePrimaryCtxRetain: [pointer, "int"],
   cuDevicePrimaryCtxRelease_v2: ["int"],
+  cuDevicePrimaryCtxReset_v2: ["int"],
   cuCtxSetCurrent: [handle],
+  cuMemGetInfo_v2: [pointer, pointer],
+  cuMemHostAlloc: [pointer, "size_t", "unsigned int"],
+  cuMemFreeHost: [handle],
   cuMemAlloc_v2: [pointer, "size_t"],
   cuMemFree_v2: [handle],
-  cuMemcpyHtoDAsync_v2: [handle, pointer, "size_t", handle],
+  cuMemcpyHtoDAsync_v2: [handle, handle, "size_t", handle],
   cuMemcpyDtoHAsync_v2: [pointer, handle, "size_t", handle],
   cuMemsetD8Async: [handle, "unsigned char", "size_t", handle],
   cuStreamCreate: [pointer, "unsigned int"],
@@ -37,6 +41,7 @@ const functions = {
   cuStreamEndCapture: [handle, pointer],
   cuEventCreate: [pointer, "unsigned int"],
   cuEventRecord: [handle, handle],
+  cuEventSynchronize: [handle],
   cuEventElapsedTime: [pointer, handle, handle],
   cuEventDestroy_v2: [handle],
   cuModuleLoadData: [pointer, pointer],
@@ -70,14 +75,29 @@ export type DriverFunction = keyof typeof functions;
 
 type NativeValue = Parameters<NativeFunction>[number];
 
+/**
+ * CUresults after which a context does nothing any more: an address out of bounds, a misaligned one, an illegal instruction, a
+ * trap, a GPU that fell off the bus …
+ */
+const fatal = new Set([46, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999]);
+
 /** A failed call of the driver. */
 export class CudaError extends UserError {
+  /** Whether the context is lost with it: nothing works until the device is closed and opened again. */
+  readonly isFatal: boolean;
+
   constructor(
     readonly call: string,
     readonly code: number,
     description: string,
   ) {
-    super(`The NVIDIA driver failed in ${call}: ${description}.`);
+    const isFatal = fatal.has(code);
+    super(
+      isFatal
+        ? `The GPU stopped in ${call}: ${description}; what was on it is lost, open the device again.`
+        : `The NVIDIA driver failed in ${call}: ${description}.`,
+    );
+    this.isFatal = isFatal;
   }
 }
 
@@ -114,6 +134,11 @@ export class CudaDriver {
   call(name: DriverFunction, ...values: NativeValue[]): void {
     const status = this.#invoke(name, values);
     if (status !== SUCCESS) throw new CudaError(name, status, this.#describe(status));
+  }
+
+  /** Calls `name` where nothing can be done about a failure. */
+  attempt(name: DriverFunction, ...values: NativeValue[]): void {
+    this.#invoke(name, values);
   }
 
   /** Calls `name`, whose first parameter points to a 64-bit result, and gives that result. */

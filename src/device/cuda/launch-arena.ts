@@ -18,20 +18,25 @@ export interface CudaLaunch {
   /** Device addresses, in the order of the source's buffers. */
   readonly addresses: readonly bigint[];
   readonly scalars: readonly number[];
+  /** Whether it may begin before the launch before it ends. */
+  readonly overlaps: boolean;
 }
 
-/** Bytes of the parameters at most; CUlaunchConfig, its attribute and the parameters' addresses follow. */
+/** Bytes of the parameters at most; CUlaunchConfig, its attributes and the parameters' addresses follow. */
 const PARAMETERS = 4096;
 const CONFIG = PARAMETERS;
 const ATTRIBUTE = CONFIG + 64;
-const ADDRESSES = ATTRIBUTE + 80;
+/** sizeof(CUlaunchAttribute): its id, then 64 bytes of value from byte 8 on. */
+const ATTRIBUTE_BYTES = 72;
+const ADDRESSES = ATTRIBUTE + 2 * ATTRIBUTE_BYTES;
 const TOTAL = ADDRESSES + 1024;
 
 /** A CUtensorMap takes 128 bytes at an address that is a multiple of 64. */
 const TENSOR_MAP = 128;
 
-/** CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION. */
+/** CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION and CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION. */
 const CLUSTER_DIMENSION = 4;
+const PROGRAMMATIC_SERIALIZATION = 6;
 
 /** CUtensorMapDataType of 16-bit integers; the copy engine only moves them, so bf16 and f16 look the same. */
 const UINT16 = 1;
@@ -67,11 +72,14 @@ export class LaunchArena {
 
   /** Clusters of a kernel that fit on the GPU at the same time. */
   residentClusters(entry: CudaEntry, kernel: bigint): number {
-    this.#writeConfig({ entry, grid: entry.cluster ?? 1 }, 0n);
+    this.#writeConfig({ entry, grid: entry.cluster ?? 1, overlaps: false }, 0n);
     return this.driver.integer("cuOccupancyMaxActiveClusters", kernel, this.#base + BigInt(CONFIG));
   }
 
-  #writeConfig({ entry, grid }: Pick<CudaLaunch, "entry" | "grid">, stream: bigint): void {
+  #writeConfig(
+    { entry, grid, overlaps }: Pick<CudaLaunch, "entry" | "grid" | "overlaps">,
+    stream: bigint,
+  ): void {
     const cluster = entry.cluster ?? 1;
     const words = [grid, 1, 1, entry.blockSize, 1, 1, entry.sharedBytes ?? 0, 0];
     words.forEach((word, i) => {
@@ -79,11 +87,16 @@ export class LaunchArena {
     });
     this.#word64(CONFIG + 32, stream);
     this.#word64(CONFIG + 40, this.#base + BigInt(ATTRIBUTE));
-    this.#word32(CONFIG + 48, cluster > 1 ? 1 : 0);
-    this.#word32(ATTRIBUTE, CLUSTER_DIMENSION);
-    this.#word32(ATTRIBUTE + 4, 0);
-    [cluster, 1, 1].forEach((word, i) => {
-      this.#word32(ATTRIBUTE + 8 + 4 * i, word);
+    const attributes = [
+      ...(cluster > 1 ? [[CLUSTER_DIMENSION, cluster, 1, 1]] : []),
+      ...(overlaps ? [[PROGRAMMATIC_SERIALIZATION, 1]] : []),
+    ];
+    this.#word32(CONFIG + 48, attributes.length);
+    attributes.forEach(([id = 0, ...value], i) => {
+      this.#word64(ATTRIBUTE + i * ATTRIBUTE_BYTES, BigInt(id));
+      value.forEach((word, at) => {
+        this.#word32(ATTRIBUTE + i * ATTRIBUTE_BYTES + 8 + 4 * at, word);
+      });
     });
   }
 

@@ -1,6 +1,6 @@
 import { errorMessage, UserError } from "../../base/errors.ts";
 
-/** A C function of the driver: integers, handles and addresses as numbers or bigints, memory as typed arrays. */
+/** A C function of a native library: integers, handles and addresses as numbers or bigints, memory as typed arrays. */
 export type NativeFunction = (...values: (number | bigint | string | ArrayBufferView | null)[]) => number;
 
 /** Native memory that structures for the driver are built in. */
@@ -16,8 +16,12 @@ export interface NativeLibrary {
   /** Memory that stays where it is. */
   allocate(bytes: number): NativeMemory;
   release(memory: NativeMemory): void;
+  /** Memory at an address that somebody else made. */
+  view(address: bigint, bytes: number): ArrayBuffer;
   /** The C string at an address. */
   text(address: bigint): string;
+  /** Opens another library; throws when it cannot be found or loaded. */
+  open(file: string): NativeLibrary;
 }
 
 const files: Partial<Record<NodeJS.Platform, string>> = { linux: "libcuda.so.1", win32: "nvcuda.dll" };
@@ -35,7 +39,18 @@ export async function loadDriverLibrary(
       cause,
     });
   });
-  const library = openLibrary(() => koffi.load(file), file);
+  try {
+    return openLibrary(koffi, file);
+  } catch (cause) {
+    throw new UserError(
+      `There is no NVIDIA driver here (${file}: ${errorMessage(cause)}); install it to use CUDA.`,
+      { cause },
+    );
+  }
+}
+
+function openLibrary(koffi: typeof import("koffi").default, file: string): NativeLibrary {
+  const library = koffi.load(file);
   return {
     bind: (name, parameters) => library.func(name, "int", [...parameters]) as NativeFunction,
     allocate: (bytes) => {
@@ -43,17 +58,8 @@ export async function loadDriverLibrary(
       return { address, view: new DataView(koffi.view(address, bytes)) };
     },
     release: ({ address }) => koffi.free(address),
+    view: (address, bytes) => koffi.view(address, bytes),
     text: (address) => String(koffi.decode(address, "char", -1)),
+    open: (other) => openLibrary(koffi, other),
   };
-}
-
-function openLibrary<Library>(load: () => Library, file: string): Library {
-  try {
-    return load();
-  } catch (cause) {
-    throw new UserError(
-      `There is no NVIDIA driver here (${file}: ${errorMessage(cause)}); install it to use CUDA.`,
-      { cause },
-    );
-  }
 }

@@ -48,7 +48,8 @@ export class CaseMemory {
     const program = this.device.record((launch) => {
       const { kind } = launch.target;
       const checked = (...args: Parameters<Launch>) => {
-        if (!(kind in args[0])) throw new UserError(`${args[0].name} has no ${kind} kernel yet.`);
+        const [source] = args;
+        if (!(kind in source || (kind === "cuda" && "cublas" in source))) throw new UserError(`${source.name} has no ${kind} kernel yet.`);
         launch(...args);
       };
       step(Object.assign(checked, { target: launch.target }));

@@ -1,0 +1,67 @@
+import type { CudaDriver } from "./driver.ts";
+
+const SLOTS = 4;
+/** What small reads come back through. */
+const READ_BYTES = 64 * 2 ** 10;
+const SLOT_BYTES = 4 * 2 ** 20;
+/** CU_EVENT_DISABLE_TIMING: cheaper, and only the order matters. */
+const NO_TIMING = 2;
+
+/**
+ * Pinned memory that writes go through: the copy engine reads it while the caller goes on, and a slot is filled again once
+ * the copy out of it is done. So a model's weights stream at the speed of the slower of disk and bus, and the inputs of a
+ * step cost no wait.
+ */
+export class StagingRing {
+  readonly #driver: CudaDriver;
+  readonly #address: bigint;
+  readonly #memory: Uint8Array;
+  readonly #events: readonly bigint[];
+  readonly #used: boolean[] = Array.from({ length: SLOTS }, () => false);
+  #next = 0;
+  #isReading = false;
+
+  constructor(driver: CudaDriver) {
+    this.#driver = driver;
+    const bytes = SLOTS * SLOT_BYTES + READ_BYTES;
+    this.#address = driver.result("cuMemHostAlloc", bytes, 0);
+    this.#memory = new Uint8Array(driver.library.view(this.#address, bytes));
+    this.#events = Array.from({ length: SLOTS }, () => driver.result("cuEventCreate", NO_TIMING));
+  }
+
+  /** Copies `data` to the device address `target`, in order with the work of `stream`; `data` is free on return. */
+  write(target: bigint, data: Uint8Array, stream: bigint): void {
+    for (let at = 0; at < data.length; at += SLOT_BYTES) {
+      const part = data.subarray(at, at + SLOT_BYTES);
+      const slot = this.#next;
+      this.#next = (slot + 1) % SLOTS;
+      const event = this.#events[slot] ?? 0n;
+      if (this.#used[slot]) this.#driver.call("cuEventSynchronize", event);
+      this.#used[slot] = true;
+      this.#memory.set(part, slot * SLOT_BYTES);
+      const source = this.#address + BigInt(slot * SLOT_BYTES);
+      this.#driver.call("cuMemcpyHtoDAsync_v2", target + BigInt(at), source, part.length, stream);
+      this.#driver.call("cuEventRecord", event, stream);
+    }
+  }
+
+  /**
+   * Enqueues a small copy from the device; once the stream is idle, the result gives its bytes. Null when it is too large, or
+   * another one is under way.
+   */
+  read(source: bigint, bytes: number, stream: bigint): (() => ArrayBuffer) | null {
+    if (bytes > READ_BYTES || this.#isReading) return null;
+    const at = SLOTS * SLOT_BYTES;
+    this.#driver.call("cuMemcpyDtoHAsync_v2", this.#address + BigInt(at), source, bytes, stream);
+    this.#isReading = true;
+    return () => {
+      this.#isReading = false;
+      return this.#memory.slice(at, at + bytes).buffer;
+    };
+  }
+
+  release(): void {
+    for (const event of this.#events) this.#driver.call("cuEventDestroy_v2", event);
+    this.#driver.call("cuMemFreeHost", this.#address);
+  }
+}
