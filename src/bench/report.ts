@@ -1,5 +1,6 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Device } from "../device/device.ts";
 import { describeCommit, describeMachine, type Machine } from "./machine.ts";
 import type { CaseResult, CeilingResult } from "./run.ts";
 
@@ -33,6 +34,23 @@ export function createReport<Measured extends { readonly name: string }>(
   const versions = { flashmla, node: process.versions.node, v8: process.versions.v8 };
   const about = { date: new Date().toISOString(), commit: describeCommit(), machine: describeMachine() };
   return { ...measured, ...about, versions };
+}
+
+/** A folder name from a GPU's: "NVIDIA H200, 132 multiprocessors" → "h200". */
+function gpuSlug(name: string): string {
+  const [gpu = ""] = name.toLowerCase().replace("nvidia", "").split(",");
+  return gpu.trim().replace(/[^a-z0-9]+/g, "-");
+}
+
+/** {@link createReport} of what `device` did: a GPU's report is kept under the GPU's name. */
+export function createDeviceReport<Measured extends { readonly name: string }>(
+  measured: Measured,
+  flashmla: string,
+  device: Pick<Device, "kind" | "name">,
+): Report<Measured> {
+  const report = createReport(measured, flashmla);
+  if (device.kind === "cpu") return report;
+  return { ...report, machine: { ...report.machine, slug: gpuSlug(device.name) } };
 }
 
 /** Writes `folder`/<machine>/<date>-<name>.json and returns its path. */

@@ -1,20 +1,27 @@
+import { encodeFromF32 } from "../../base/convert.ts";
+import { encodeFp8Entry } from "../../base/fp8-entry.ts";
+import { createRandom } from "../../base/random.ts";
 import type { Device, DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import type { LatentDtype } from "../../kernels/common/latent-cache.ts";
 import type { WeightMatrix } from "../../kernels/common/weight.ts";
 
 const CHUNK_BYTES = 65536;
+/** Values and entries that are made here and repeated, on devices without a kernel for it. */
+const HOST_VALUES = 2 ** 18;
+const HOST_ENTRIES = 512;
 
 const randomFill: KernelSource = {
   name: "bench.random-fill",
   buffers: ["target"],
   scalars: [
     ["chunkBytes", "i32"],
-    ["bytes", "i32"],
+    ["vectors", "i32"],
     ["form", "i32"],
     ["seed", "i32"],
     ["limit", "f32"],
   ],
   cpu: "benchRandomFill",
+  cuda: { module: "random-fill.fatbin", function: "benchRandomFill", blockSize: 256 },
 };
 
 const fp8Entries: KernelSource = {
@@ -25,6 +32,7 @@ const fp8Entries: KernelSource = {
     ["ropeWidth", "i32"],
   ],
   cpu: "benchFp8Entries",
+  cuda: { module: "random-fill.fatbin", function: "benchFp8Entries", blockSize: 128 },
 };
 
 /** Allocates the memory of one measurement, fills it on the device, and gives all of it back at once. */
@@ -81,15 +89,47 @@ export class CompareArena {
   ): DeviceBuffer {
     if (dtype !== "fp8") return this.bf16Cache("latent cache", entries * entryBytes);
     const buffer = this.reserve("latent cache", entries * entryBytes);
+    if (!(this.#device.kind in randomFill)) {
+      this.#repeat(buffer, this.#hostEntries(Math.min(HOST_ENTRIES, entries), widths));
+      return buffer;
+    }
     this.#fill(buffer, 2, 0);
     this.#run((launch) => launch(fp8Entries, entries, [buffer], [...widths]));
     return buffer;
   }
 
-  #fill(buffer: DeviceBuffer, form: number, deviation: number): void {
-    const seed = this.#seed;
+  #nextSeed(): number {
     this.#seed = (this.#seed + 7919) % 2 ** 30;
-    const scalars = [CHUNK_BYTES, buffer.bytes | 0, form, seed, deviation * Math.sqrt(3)];
+    return this.#seed;
+  }
+
+  #hostEntries(count: number, [latentWidth, ropeWidth]: readonly [number, number]): Uint8Array {
+    const random = createRandom(this.#nextSeed());
+    const entries = Array.from({ length: count }, () =>
+      encodeFp8Entry(random.normals(latentWidth, 0.5), random.normals(ropeWidth, 0.5)),
+    );
+    return Uint8Array.from({ length: count * entries[0]!.length }, (_, i) => {
+      const size = entries[0]!.length;
+      return entries[Math.floor(i / size)]![i % size]!;
+    });
+  }
+
+  /** Fills `buffer` with `block`, again and again. */
+  #repeat(buffer: DeviceBuffer, block: Uint8Array): void {
+    for (let at = 0; at < buffer.bytes; at += block.length) {
+      this.#device.write(buffer, block.subarray(0, Math.min(block.length, buffer.bytes - at)), at);
+    }
+  }
+
+  #fill(buffer: DeviceBuffer, form: number, deviation: number): void {
+    const seed = this.#nextSeed();
+    if (!(this.#device.kind in randomFill)) {
+      const count = Math.min(HOST_VALUES, Math.ceil(buffer.bytes / (form === 0 ? 4 : 2)));
+      const values = createRandom(seed).normals(count, deviation);
+      this.#repeat(buffer, encodeFromF32(values, form === 0 ? "f32" : "bf16"));
+      return;
+    }
+    const scalars = [CHUNK_BYTES, Math.floor(buffer.bytes / 16), form, seed, deviation * Math.sqrt(3)];
     this.#run((launch) => launch(randomFill, Math.ceil(buffer.bytes / CHUNK_BYTES), [buffer], scalars));
   }
 

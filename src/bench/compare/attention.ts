@@ -1,231 +1,95 @@
-import type { DeviceBuffer, Launch } from "../../device/device.ts";
-import {
-  attentionDecode,
-  attentionDecodeWorkspaceBytes,
-} from "../../kernels/attention-decode/attention-decode.ts";
+import type { Launch } from "../../device/device.ts";
+import { attentionDecode, attentionDecodeCost } from "../../kernels/attention-decode/attention-decode.ts";
 import { attentionPrologue } from "../../kernels/attention-prologue/attention-prologue.ts";
-import type { KeyValueCache } from "../../kernels/common/key-value-cache.ts";
-import type { LatentCache } from "../../kernels/common/latent-cache.ts";
-import { mlaDecodeWorkspaceBytes } from "../../kernels/common/mla-partials.ts";
-import type { WeightMatrix } from "../../kernels/common/weight.ts";
-import { mlaDecodePartial } from "../../kernels/mla-decode/mla-decode.ts";
+import { mlaDecodeCost, mlaDecodePartial } from "../../kernels/mla-decode/mla-decode.ts";
 import { mlaEpilogue } from "../../kernels/mla-epilogue/mla-epilogue.ts";
 import { mlaPrologue } from "../../kernels/mla-prologue/mla-prologue.ts";
 import {
   standardAttention,
-  standardAttentionWorkspaceBytes,
+  standardAttentionCost,
 } from "../../kernels/standard-attention/standard-attention.ts";
-import type { CompareArena } from "./arena.ts";
-import { type CompareForm, type CompareShape, cacheBytesPerToken } from "./shapes.ts";
+import {
+  type AttentionBuffers,
+  type AttentionLayer,
+  type CompareCell,
+  fullSizes,
+  latentSizes,
+} from "./attention-buffers.ts";
+import type { CompareForm, CompareShape } from "./shapes.ts";
 
-/** Tokens a page, as in the engine. */
-const PAGE_SIZE = 64;
 const EPSILON = 1e-6;
 
-/** Sequences, and the tokens that each has cached, the new one included. */
-export interface CompareCell {
-  readonly batch: number;
-  readonly context: number;
+/** The attention of one layer: what is measured, and its memory. */
+export interface AttentionStep {
+  readonly shape: CompareShape;
+  readonly form: CompareForm;
+  readonly cell: CompareCell;
+  readonly buffers: AttentionBuffers;
+  readonly layer: AttentionLayer;
 }
 
-/** What every layer of a step reads: one new token a sequence. */
-export interface TokenInputs {
-  readonly rowCount: DeviceBuffer;
-  readonly positions: DeviceBuffer;
-  readonly slots: DeviceBuffer;
-  readonly blockTable: DeviceBuffer;
-  readonly maxPages: number;
-  readonly cacheSeqlens: DeviceBuffer;
-  readonly rotaryTable: DeviceBuffer;
+type Full = AttentionStep & {
+  readonly form: { readonly kind: "full" };
+  readonly buffers: { readonly kind: "full" };
+  readonly layer: { readonly kind: "full" };
+};
+type Latent = AttentionStep & {
+  readonly form: { readonly kind: "latent" };
+  readonly buffers: { readonly kind: "latent" };
+  readonly layer: { readonly kind: "latent" };
+};
+
+const isFull = (step: AttentionStep): step is Full =>
+  [step.form, step.buffers, step.layer].every(({ kind }) => kind === "full");
+const isLatent = (step: AttentionStep): step is Latent =>
+  [step.form, step.buffers, step.layer].every(({ kind }) => kind === "latent");
+
+/** Calls the function of the step's kind. Throws TypeError for a step put together from both. */
+function byKind<Result>(
+  step: AttentionStep,
+  full: (step: Full) => Result,
+  latent: (step: Latent) => Result,
+): Result {
+  if (isFull(step)) return full(step);
+  if (isLatent(step)) return latent(step);
+  const { form, buffers, layer } = step;
+  throw new TypeError(`buffers and layer must be ${form.kind}, got ${buffers.kind} and ${layer.kind}`);
 }
 
-/** Activations of the attention of one step, shared by all layers. */
-export type AttentionBuffers = { readonly tokens: TokenInputs; readonly values: DeviceBuffer } & (
-  | {
-      readonly kind: "full";
-      readonly qkv: DeviceBuffer;
-      readonly q: DeviceBuffer;
-      readonly lse: DeviceBuffer;
-      readonly workspace: DeviceBuffer;
-    }
-  | {
-      readonly kind: "latent";
-      readonly query: DeviceBuffer;
-      readonly latent: DeviceBuffer;
-      readonly absorbed: DeviceBuffer;
-      readonly workspace: DeviceBuffer;
-    }
-);
-
-/** What one layer has of its own. */
-export type AttentionLayer =
-  | { readonly kind: "full"; readonly cache: KeyValueCache }
-  | {
-      readonly kind: "latent";
-      readonly cache: LatentCache;
-      readonly kvB: WeightMatrix;
-      readonly norm: DeviceBuffer;
-    };
-
-const pagesOf = ({ context }: CompareCell) => Math.ceil(context / PAGE_SIZE);
-
-/** Bytes of the caches of `layers` layers in whole pages. */
-export function cacheBytesOf(
-  shape: CompareShape,
-  form: CompareForm,
-  cell: CompareCell,
-  layers: number,
-): number {
-  return layers * cell.batch * pagesOf(cell) * PAGE_SIZE * cacheBytesPerToken(shape, form);
-}
-
-function rotaryTable(width: number, positions: number): Float32Array {
-  const half = width / 2;
-  return Float32Array.from({ length: positions * width }, (_, i) => {
-    const [position, channel] = [Math.floor(i / width), i % width];
-    const angle = position * 10000 ** (-(channel % half) / half);
-    return channel < half ? Math.cos(angle) : Math.sin(angle);
-  });
-}
-
-function makeTokens(arena: CompareArena, width: number, cell: CompareCell): TokenInputs {
-  const { batch, context } = cell;
-  const maxPages = pagesOf(cell);
-  const fill = (label: string, numberOf: (sequence: number) => number) =>
-    arena.upload(
-      label,
-      Int32Array.from({ length: batch }, (_, b) => numberOf(b)),
-    );
-  return {
-    rowCount: arena.upload("row count", new Int32Array([batch])),
-    positions: fill("positions", () => 0),
-    slots: fill("slots", (b) => b * maxPages * PAGE_SIZE + context - 1),
-    blockTable: arena.upload(
-      "block table",
-      Int32Array.from({ length: batch * maxPages }, (_, i) => i),
-    ),
-    maxPages,
-    cacheSeqlens: fill("lengths", () => context),
-    // The time of a rotation does not depend on the position.
-    rotaryTable: arena.upload("rotary table", rotaryTable(width, 1)),
-  };
-}
-
-function sizesOf(shape: CompareShape, { batch, context }: CompareCell) {
-  const { heads, headWidth } = shape;
-  return { batch, sQ: 1, heads, kvHeads: heads, headWidth, maxLen: context };
-}
-
-function latentSizes(
-  shape: CompareShape,
-  form: CompareForm & { kind: "latent" },
-  { batch, context }: CompareCell,
-) {
-  const { heads, ropeWidth, headWidth } = shape;
-  const widths = { nopeWidth: headWidth, valueWidth: headWidth };
-  return { batch, sQ: 1, heads, latentWidth: form.latentWidth, ropeWidth, maxLen: context, ...widths };
-}
-
-/** Allocates the activations of `form`, its inputs filled with random numbers. */
-export function makeAttentionBuffers(
-  arena: CompareArena,
-  shape: CompareShape,
-  form: CompareForm,
-  cell: CompareCell,
-): AttentionBuffers {
-  const { heads, headWidth, ropeWidth } = shape;
-  const { batch } = cell;
-  const values = arena.reserve("values", batch * heads * headWidth * 4);
-  if (form.kind === "full") {
-    const sizes = sizesOf(shape, cell);
-    const workspaceBytes =
-      form.id === "standard" ? standardAttentionWorkspaceBytes(sizes) : attentionDecodeWorkspaceBytes(sizes);
-    return {
-      ...{ kind: "full", values, tokens: makeTokens(arena, headWidth, cell) },
-      qkv: arena.floats("queries, keys, values", batch * 3 * heads * headWidth, 1),
-      q: arena.reserve("rotated queries", batch * heads * headWidth * 4),
-      lse: arena.reserve("log-sum-exp", batch * heads * 4),
-      workspace: arena.reserve("attention workspace", workspaceBytes),
-    };
-  }
-  const width = form.latentWidth + ropeWidth;
-  return {
-    ...{ kind: "latent", values, tokens: makeTokens(arena, ropeWidth, cell) },
-    query: arena.floats("query", batch * heads * (headWidth + ropeWidth), 1),
-    latent: arena.floats("latent", batch * width, 1),
-    absorbed: arena.reserve("absorbed query", batch * heads * width * 4),
-    workspace: arena.reserve("attention workspace", mlaDecodeWorkspaceBytes(latentSizes(shape, form, cell))),
-  };
-}
-
-/** Allocates one layer's cache, full of random entries, and what its attention has in weights. */
-export function makeAttentionLayer(
-  arena: CompareArena,
-  shape: CompareShape,
-  form: CompareForm,
-  cell: CompareCell,
-): AttentionLayer {
-  const bytes = cacheBytesOf(shape, form, cell, 1);
-  if (form.kind === "full") {
-    const keys = arena.bf16Cache("key cache", bytes / 2);
-    const values = arena.bf16Cache("value cache", bytes / 2);
-    return { kind: "full", cache: { keys, values, dtype: "bf16", pageSize: PAGE_SIZE } };
-  }
-  const { latentWidth, dtype } = form;
-  const entryBytes = cacheBytesPerToken(shape, form);
-  const widths = [latentWidth, shape.ropeWidth] as const;
-  const buffer = arena.latentCache(bytes / entryBytes, entryBytes, dtype, widths);
-  return {
-    ...{ kind: "latent", cache: { buffer, dtype, pageSize: PAGE_SIZE } },
-    kvB: arena.matrix("kv_b", 2 * shape.heads * shape.headWidth, latentWidth),
-    norm: arena.upload("latent norm", new Float32Array(latentWidth).fill(1)),
-  };
-}
-
-/**
- * Records one layer's attention from its projections to the heads' values, new entries appended: rotary, scores, softmax
- * and values; for latent rows the absorbed queries and the value projection too, which are the price of the small cache.
- */
-export function recordAttention(
-  launch: Launch,
-  shape: CompareShape,
-  form: CompareForm,
-  cell: CompareCell,
-  buffers: AttentionBuffers,
-  layer: AttentionLayer,
-): void {
-  if (buffers.kind === "full" && layer.kind === "full" && form.kind === "full") {
-    recordFull(launch, shape, form.id, cell, buffers, layer);
-  } else if (buffers.kind === "latent" && layer.kind === "latent" && form.kind === "latent") {
-    recordLatent(launch, shape, form, cell, buffers, layer);
-  } else throw new TypeError(`buffers and layer must be ${form.kind}, got ${buffers.kind} and ${layer.kind}`);
-}
-
-function recordFull(
-  launch: Launch,
-  shape: CompareShape,
-  id: "standard" | "flash",
-  cell: CompareCell,
-  buffers: AttentionBuffers & { kind: "full" },
-  { cache }: AttentionLayer & { kind: "full" },
-): void {
-  const { tokens, q, qkv, values: out, lse, workspace } = buffers;
-  const sizes = sizesOf(shape, cell);
-  attentionPrologue(launch, { ...sizes, ...tokens, qkv, cache, qOut: q, maxRows: cell.batch });
+function fullKernel(launch: Launch, { shape, form, cell, buffers, layer }: Full): void {
+  const { tokens, q, values: out, lse, workspace } = buffers;
   const softmaxScale = shape.headWidth ** -0.5;
-  const args = { ...sizes, ...tokens, q, cache, mask: "causal", softmaxScale, workspace, out, lse } as const;
-  if (id === "standard") standardAttention(launch, args);
-  else attentionDecode(launch, args);
+  const args = { ...fullSizes(shape, cell), ...tokens, q, cache: layer.cache, mask: "causal" } as const;
+  const enqueue = form.id === "standard" ? standardAttention : attentionDecode;
+  enqueue(launch, { ...args, softmaxScale, workspace, out, lse });
 }
 
-function recordLatent(
-  launch: Launch,
-  shape: CompareShape,
-  form: CompareForm & { kind: "latent" },
-  cell: CompareCell,
-  buffers: AttentionBuffers & { kind: "latent" },
-  layer: AttentionLayer & { kind: "latent" },
-): void {
+function latentKernel(launch: Launch, { shape, form, cell, buffers, layer }: Latent): void {
+  const { tokens, absorbed: q, workspace } = buffers;
+  const softmaxScale = (shape.headWidth + shape.ropeWidth) ** -0.5;
+  const sizes = { ...latentSizes(shape, form, cell), ...tokens, mask: "causal" } as const;
+  mlaDecodePartial(launch, { ...sizes, q, cache: layer.cache, softmaxScale, workspace });
+}
+
+/** Records scores, softmax and values alone: what the kernels' ceilings are about. */
+export function recordAttentionKernel(launch: Launch, step: AttentionStep): void {
+  byKind(
+    step,
+    (full) => fullKernel(launch, full),
+    (latent) => latentKernel(launch, latent),
+  );
+}
+
+function recordFull(launch: Launch, step: Full): void {
+  const { shape, cell, buffers, layer } = step;
+  const { tokens, q: qOut, qkv } = buffers;
+  const sizes = { ...fullSizes(shape, cell), ...tokens, maxRows: cell.batch };
+  attentionPrologue(launch, { ...sizes, qkv, cache: layer.cache, qOut });
+  fullKernel(launch, step);
+}
+
+function recordLatent(launch: Launch, step: Latent): void {
+  const { shape, form, cell, buffers, layer } = step;
   const { tokens, query, latent, absorbed, workspace, values } = buffers;
   const { cache, kvB, norm } = layer;
   const sizes = latentSizes(shape, form, cell);
@@ -233,15 +97,30 @@ function recordLatent(
     ...{ ...sizes, ...tokens, phase: "decode", q: query, latent, normWeight: norm, epsilon: EPSILON },
     ...{ kvB, rotary: "halves", queryScale: null, cache, qOut: absorbed, maxRows: cell.batch },
   });
-  const softmaxScale = (shape.headWidth + shape.ropeWidth) ** -0.5;
-  mlaDecodePartial(launch, {
-    ...sizes,
-    ...tokens,
-    q: absorbed,
-    cache,
-    mask: "causal",
-    softmaxScale,
-    workspace,
-  });
+  latentKernel(launch, step);
   mlaEpilogue(launch, { ...sizes, partials: workspace, kvB, out: values });
+}
+
+/**
+ * Records one layer's attention from its projections to the heads' values, new entries appended: rotary, scores, softmax
+ * and values; for latent rows the absorbed queries and the value projection too, which are the price of the small cache.
+ */
+export function recordAttention(launch: Launch, step: AttentionStep): void {
+  byKind(
+    step,
+    (full) => recordFull(launch, full),
+    (latent) => recordLatent(launch, latent),
+  );
+}
+
+/** FLOPs and bytes of what {@link recordAttentionKernel} records, by the kernels' own formulas. */
+export function attentionKernelCost(
+  shape: CompareShape,
+  form: CompareForm,
+  cell: CompareCell,
+): { flops: number; bytes: number } {
+  const tokens = cell.batch * cell.context;
+  if (form.kind === "latent") return mlaDecodeCost(latentSizes(shape, form, cell), form.dtype, tokens);
+  const cost = form.id === "standard" ? standardAttentionCost : attentionDecodeCost;
+  return cost(fullSizes(shape, cell), "bf16", tokens);
 }

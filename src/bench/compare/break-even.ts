@@ -1,4 +1,4 @@
-import type { CompareRow, CompareScope } from "./run.ts";
+import type { CompareRow, CompareScope } from "./rows.ts";
 import type { CompareFormId } from "./shapes.ts";
 
 /** From which context on one form is faster than another. */

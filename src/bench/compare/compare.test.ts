@@ -1,15 +1,19 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { decodeToF32 } from "../../base/convert.ts";
 import { UserError } from "../../base/errors.ts";
-import type { Device } from "../../device/device.ts";
+import { decodeFp8Entry } from "../../base/fp8-entry.ts";
+import type { Device, DeviceBuffer } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
 import { renderPage } from "../../report/page.ts";
+import { bestCeilings, measureDeviceCeilings } from "../device-ceilings.ts";
 import { createReport } from "../report.ts";
 import { CompareArena } from "./arena.ts";
 import { breakEven, breakEvens, describeBreakEven } from "./break-even.ts";
 import { claimArithmetic, claimVerdicts, publishedClaims } from "./claims.ts";
 import { makeDecoder, recordDecoder } from "./decoder.ts";
 import { comparePage } from "./page.ts";
-import { type CompareOutcome, type CompareRow, runCompare } from "./run.ts";
+import type { CompareOutcome, CompareRow, MeasuredOutcome } from "./rows.ts";
+import { runCompare } from "./run.ts";
 import {
   attentionParameters,
   type CompareFormId,
@@ -19,7 +23,16 @@ import {
   intermediateOf,
   modelParameters,
 } from "./shapes.ts";
-import { claimsTable, missingSentences, ownFigures, ownTable, rowsTable } from "./tables.ts";
+import {
+  claimsTable,
+  findings,
+  missingSentences,
+  ownFigures,
+  ownTable,
+  rowsTable,
+  tuningTable,
+} from "./tables.ts";
+import { medianShares, tuningShares } from "./tuning.ts";
 
 const tiny = compareShapes.tiny!;
 const [standard, flash, wide, narrow, fp8] = compareForms;
@@ -32,6 +45,15 @@ function row(form: CompareFormId, context: number, outcome: CompareOutcome, batc
   const cacheBytes = context * (form === "flash" || form === "standard" ? 8192 : 1152);
   return { scope: "model", form, context, batch, cacheBytes, outcome };
 }
+
+/** `device` with some of its members replaced. */
+const changed = (device: Device, changes: Partial<Device>): Device =>
+  new Proxy(device, {
+    get(target, key) {
+      const value: unknown = Reflect.get(key in changes ? changes : target, key, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
 
 describe("shapes", () => {
   it("7b over full heads has the 6.74 billion parameters of the model it is named for", () => {
@@ -56,6 +78,33 @@ describe("shapes", () => {
     const bytes = compareForms.map((form) => cacheBytesPerToken(compareShapes["7b"]!, form));
     expect(bytes).toEqual([16384, 16384, 1152, 640, 656]);
   });
+});
+
+describe("CompareArena", () => {
+  it.each(["cpu", "webgpu"] as const)(
+    "%s: finite numbers of the wanted size, bf16 and fp8 entries",
+    async (kind) => {
+      const cpu = await openDevice({ kind: "cpu", threads: 1, poison: true });
+      const arena = new CompareArena(changed(cpu, { kind }));
+      const bytesOf = async (buffer: DeviceBuffer) => new Uint8Array(await cpu.read(buffer, 0, buffer.bytes));
+      const spread = (values: Float32Array) => Math.hypot(...values) / Math.sqrt(values.length);
+      const floats = decodeToF32(await bytesOf(arena.floats("f", 40_000, 2)), "f32");
+      expect(spread(floats)).toBeCloseTo(2, 1);
+      const { buffer } = arena.matrix("m", 1000, 64);
+      expect(spread(decodeToF32(await bytesOf(buffer), "bf16"))).toBeCloseTo(1 / 8, 2);
+      const cache = await bytesOf(arena.latentCache(700, 328, "fp8", [256, 32]));
+      for (const entry of [0, 511, 512, 699]) {
+        const widths = { latentWidth: 256, ropeWidth: 32 };
+        const values = decodeFp8Entry(cache.subarray(entry * 328, (entry + 1) * 328), widths);
+        expect(values.every(Number.isFinite)).toBe(true);
+        for (const part of [values.subarray(0, 256), values.subarray(256)]) {
+          expect(new Set(part).size).toBeGreaterThan(10);
+        }
+      }
+      arena.free();
+      await cpu.close();
+    },
+  );
 });
 
 describe("runCompare", () => {
@@ -124,10 +173,33 @@ describe("runCompare", () => {
     const full = () => {
       throw new UserError("The device has no room for it.");
     };
-    const refusing: Device = Object.create(device, { allocate: { value: full } });
+    const refusing = changed(device, { allocate: full });
     const [refused] = await runCompare({ ...options, device: refusing, scopes: ["model"], forms: [wide!] });
     expect(refused?.outcome).toMatchObject({ status: "no memory", reason: expect.stringMatching(/no room/) });
     expect(device.memory.usedBytes).toBe(0);
+  });
+
+  it("a row that fails is marked with what went wrong, and the others are measured", async () => {
+    const record: Device["record"] = (step) =>
+      device.record((launch) => {
+        const failing = (source: { name: string }, ...rest: unknown[]) => {
+          if (source.name.startsWith("standard-attention")) throw new RangeError(`${source.name}: no kernel`);
+          (launch as (...all: unknown[]) => void)(source, ...rest);
+        };
+        step(Object.assign(failing, { target: launch.target }) as typeof launch);
+      });
+    const broken = changed(device, { record });
+    const rows = await runCompare({ ...options, device: broken, scopes: ["attention"], contexts: [64] });
+    const [first, second] = rows;
+    expect(first?.outcome).toEqual({ status: "failed", reason: "standard-attention.score: no kernel" });
+    expect(second?.outcome.status).toBe("measured");
+    expect(device.memory.usedBytes).toBe(0);
+  });
+
+  it("refuses a shape that the kernels do not take, before anything is measured", async () => {
+    const wide = { ...options, device, scopes: ["model"] as const, shape: { ...tiny, headWidth: 24 } };
+    await expect(runCompare(wide)).rejects.toThrow(/headWidth must be a multiple of 16/);
+    await expect(runCompare({ ...wide, shape: { ...tiny, ropeWidth: 48 } })).rejects.toThrow(/ropeWidth/);
   });
 
   it("an interruption and the end of the time keep what is done and mark the rest", async () => {
@@ -142,6 +214,59 @@ describe("runCompare", () => {
     const late = await runCompare({ ...options, device, scopes: ["attention"], seconds: 0 });
     expect(new Set(late.map(({ outcome }) => outcome.status))).toEqual(new Set(["no time"]));
     expect(missingSentences(late)).toHaveLength(late.length);
+  });
+});
+
+describe("tuning", () => {
+  const kernelRow = (form: CompareFormId, context: number, kernelMilliseconds: number): CompareRow => ({
+    ...{ scope: "attention", form, context, batch: 1, cacheBytes: 0 },
+    outcome: { ...(measured(1) as MeasuredOutcome), kernelMilliseconds },
+  });
+  const ceilings = { bytesPerSecond: 1e9, flopsPerSecond: 1e9 };
+
+  it("shares by hand: tiny's 4 heads of 64 over 1000 tokens, its latents of 512 + 32", () => {
+    const rows = [
+      kernelRow("flash", 1000, 4),
+      kernelRow("latent-512", 1000, 10),
+      row("flash", 1000, measured(1)),
+    ];
+    const shares = tuningShares(rows, tiny, ceilings);
+    // Keys and values 1000·1024 bytes, q and out 2048: 1.026 ms; 4·4·64·1000 FLOPs: 1.024 ms.
+    expect(shares[0]).toMatchObject({ bound: "memory" });
+    expect(shares[0]!.share).toBeCloseTo((1_024_000 + 2048) / 1e6 / 4, 9);
+    // 2·4·(2·512 + 32)·1000 FLOPs are 8.448 ms.
+    expect(shares[1]).toMatchObject({ bound: "compute" });
+    expect(shares[1]!.share).toBeCloseTo(0.8448, 9);
+    expect(shares).toHaveLength(2);
+  });
+
+  it("medians are of the cells that every form has", () => {
+    const share = (form: CompareFormId, context: number, value: number) => ({
+      ...{ form, context, batch: 1, bound: "memory" as const, share: value },
+    });
+    const shares = [share("flash", 1, 0.5), share("flash", 2, 0.9), share("latent-512", 1, 0.8)];
+    expect(Object.fromEntries(medianShares(shares))).toEqual({ flash: 0.5, "latent-512": 0.8 });
+    expect(tuningTable(shares).slice(1)).toEqual([
+      ["flash, full heads", "memory", "50 %", "50 %", "90 %", "2"],
+      ["latent d_c=512", "memory", "80 %", "80 %", "80 %", "1"],
+    ]);
+    expect(findings([], shares)[1]).toMatch(/flash attention reaches 50 % .* 80 % .*: 0\.63 of it/);
+    expect(medianShares([share("flash", 1, 0.5), share("latent-512", 2, 0.8)])).toEqual(new Map());
+  });
+
+  it("the machine's ceilings: the better of two measurements", async () => {
+    const device = await openDevice({ kind: "cpu", threads: 1 });
+    const found = (await measureDeviceCeilings(device))!;
+    expect(found.bytesPerSecond).toBeGreaterThan(1e8);
+    expect(found.flopsPerSecond).toBeGreaterThan(1e8);
+    expect(device.memory.usedBytes).toBe(0);
+    expect(bestCeilings(found, { bytesPerSecond: 1, flopsPerSecond: 1e20 })).toEqual({
+      bytesPerSecond: found.bytesPerSecond,
+      flopsPerSecond: 1e20,
+    });
+    expect(bestCeilings(null, found)).toBe(found);
+    expect(await measureDeviceCeilings(changed(device, { kind: "webgpu" }))).toBe(null);
+    await device.close();
   });
 });
 
@@ -209,7 +334,7 @@ describe("report", () => {
   });
 
   it("as a page: every chart and table, and rows of one form alone", async () => {
-    const about = { name: "compare", device: "test", shape: tiny, isComplete: true };
+    const about = { name: "compare", device: "test", shape: tiny, ceilings: null, isComplete: true };
     const html = await renderPage(comparePage(createReport({ ...about, rows }, "0.0.0")));
     expect(html.match(/<svg/g)).toHaveLength(2);
     expect(html).toContain("Break-even");

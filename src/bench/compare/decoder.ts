@@ -6,15 +6,16 @@ import { gatedMlp } from "../../kernels/gated-mlp/gated-mlp.ts";
 import { linear } from "../../kernels/linear/linear.ts";
 import { rmsNorm } from "../../kernels/rms-norm/rms-norm.ts";
 import type { CompareArena } from "./arena.ts";
+import { recordAttention } from "./attention.ts";
 import {
   type AttentionBuffers,
   type AttentionLayer,
   type CompareCell,
   cacheBytesOf,
+  coldLayers,
   makeAttentionBuffers,
   makeAttentionLayer,
-  recordAttention,
-} from "./attention.ts";
+} from "./attention-buffers.ts";
 import { type CompareForm, type CompareShape, intermediateOf, modelParameters } from "./shapes.ts";
 
 const EPSILON = 1e-6;
@@ -122,7 +123,7 @@ export function recordDecoder(
   for (const layer of decoder.layers) {
     normalise();
     project(launch, decoder, layer, cell.batch);
-    recordAttention(launch, shape, form, cell, attention, layer.attention);
+    recordAttention(launch, { shape, form, cell, buffers: attention, layer: layer.attention });
     const output = { x: attention.values, weight: layer.output, out: hidden };
     linear(launch, { ...output, mode: "accumulate", ...rows });
     normalise();
@@ -152,7 +153,7 @@ export function leastBytes(
       : form.id === "standard"
         ? 4 * batch * heads * context
         : 0;
-  const layers = scope === "model" ? shape.layers : 1;
+  const layers = scope === "model" ? shape.layers : coldLayers(shape, form, cell);
   const weights = scope === "model" ? 2 * modelParameters(shape, form) : 0;
   return cacheBytesOf(shape, form, cell, layers) + weights + workspace;
 }

@@ -18,15 +18,15 @@ function uniform(index: v128, limit: v128): v128 {
 }
 
 /**
- * Items are chunks. Buffers: target; scalars: chunk bytes (a multiple of 16), all bytes, form (0 f32, 1 bf16, 2 e4m3 bytes without a
+ * Items are chunks. Buffers: target; scalars: chunk bytes (a multiple of 16), 16-byte vectors, form (0 f32, 1 bf16, 2 e4m3 bytes without a
  * NaN), seed, limit. What is left of the last 16 bytes stays as it is.
  */
 export function benchRandomFill(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  const chunk = <usize>argInt(args, 1), bytes = <usize>argInt(args, 2), form = argInt(args, 3);
+  const chunk = <usize>argInt(args, 1), bytes = <usize>argInt(args, 2) << 4, form = argInt(args, 3);
   const limit = f32x4.splat(argFloat(args, 5) * <f32>4.656612873077393e-10); // 2^-31
   const lanes = i32x4(0, 1, 2, 3);
   for (let item = begin; item < end; item++) {
-    const start = <usize>item * chunk, stop = min(start + chunk, bytes & ~15);
+    const start = <usize>item * chunk, stop = min(start + chunk, bytes);
     for (let at = start; at < stop; at += 16) {
       const index = i32x4.add(i32x4.splat(<i32>(at >> 1) + argInt(args, 4)), lanes);
       let value = uniform(index, limit);

@@ -1,42 +1,10 @@
-import { errorMessage, UserError } from "../../base/errors.ts";
 import type { Device } from "../../device/device.ts";
-import { median } from "../run.ts";
-import { CompareArena } from "./arena.ts";
-import {
-  type CompareCell,
-  cacheBytesOf,
-  makeAttentionBuffers,
-  makeAttentionLayer,
-  recordAttention,
-} from "./attention.ts";
-import { leastBytes, makeDecoder, recordDecoder } from "./decoder.ts";
-import { type CompareForm, type CompareFormId, type CompareShape, compareForms } from "./shapes.ts";
-
-/** One layer's attention, or the whole model from token ids to logits. */
-export type CompareScope = "attention" | "model";
-
-/** What became of a row: measured, or why not. */
-export type CompareOutcome =
-  | {
-      readonly status: "measured";
-      /** Median time of a step, which gives every sequence one token: what each of them waits. */
-      readonly milliseconds: number;
-      /** Of all sequences together. */
-      readonly tokensPerSecond: number;
-      /** Device memory in use while it ran. */
-      readonly peakBytes: number;
-      readonly runs: number;
-    }
-  | { readonly status: "no memory" | "no time" | "interrupted"; readonly reason: string };
-
-/** One form at one context and batch. */
-export interface CompareRow extends CompareCell {
-  readonly scope: CompareScope;
-  readonly form: CompareFormId;
-  /** Of all layers that the scope runs: arithmetic, so it is known for rows that were not measured too. */
-  readonly cacheBytes: number;
-  readonly outcome: CompareOutcome;
-}
+import type { CompareCell } from "./attention-buffers.ts";
+import { cacheBytesOf, checkCompareSizes } from "./attention-buffers.ts";
+import { leastBytes } from "./decoder.ts";
+import { measureRow } from "./measure-row.ts";
+import type { CompareOutcome, CompareRow, CompareScope } from "./rows.ts";
+import { type CompareForm, type CompareShape, compareForms } from "./shapes.ts";
 
 /** What {@link runCompare} measures. */
 export interface CompareOptions {
@@ -55,74 +23,7 @@ export interface CompareOptions {
   readonly onRow?: (row: CompareRow, done: number, total: number) => void;
 }
 
-/** Runs timed of a row: at least, and as many as fit into the time. */
-const LEAST_RUNS = 3;
-const MOST_RUNS = 25;
-const ROW_MS = 400;
-/** A row whose one run takes this long is not repeated. */
-const LONG_MS = 2500;
-
 const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(bytes < 1e10 ? 2 : 1)} GB`;
-
-/** Median time of a program's runs after one that warms it up; ends early when `isOver` says so. */
-async function timeRuns(run: () => Promise<number>, isOver: () => boolean): Promise<number[]> {
-  const first = await run();
-  if (first > LONG_MS) return [first];
-  const times: number[] = [];
-  let spent = 0;
-  while (times.length < LEAST_RUNS || (spent < ROW_MS && times.length < MOST_RUNS)) {
-    const milliseconds = await run();
-    times.push(milliseconds);
-    spent += milliseconds;
-    if (isOver()) break;
-  }
-  return times;
-}
-
-async function measureRow(
-  options: CompareOptions,
-  scope: CompareScope,
-  form: CompareForm,
-  cell: CompareCell,
-  isOver: () => boolean,
-): Promise<CompareOutcome> {
-  const { device, shape } = options;
-  const arena = new CompareArena(device);
-  try {
-    const record = prepareRow(arena, shape, scope, form, cell);
-    const program = device.record(record);
-    try {
-      const peakBytes = device.memory.usedBytes;
-      const times = await timeRuns(() => program.time(), isOver);
-      const milliseconds = median(times);
-      const tokensPerSecond = (1000 * cell.batch) / milliseconds;
-      return { status: "measured", milliseconds, tokensPerSecond, peakBytes, runs: times.length };
-    } finally {
-      program.free();
-    }
-  } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-    return { status: "no memory", reason: errorMessage(error) };
-  } finally {
-    arena.free();
-  }
-}
-
-function prepareRow(
-  arena: CompareArena,
-  shape: CompareShape,
-  scope: CompareScope,
-  form: CompareForm,
-  cell: CompareCell,
-): Parameters<Device["record"]>[0] {
-  if (scope === "model") {
-    const decoder = makeDecoder(arena, shape, form, cell);
-    return (launch) => recordDecoder(launch, shape, form, cell, decoder);
-  }
-  const layer = makeAttentionLayer(arena, shape, form, cell);
-  const buffers = makeAttentionBuffers(arena, shape, form, cell);
-  return (launch) => recordAttention(launch, shape, form, cell, buffers, layer);
-}
 
 /** Why a row is not begun, or null. */
 function refuse(
@@ -146,7 +47,7 @@ function refuse(
 
 /**
  * Measures every form at every context and batch, forms side by side and cheap cells first, and never leaves a row out: one
- * that does not fit the device or the time, or comes after an interruption, says so. Throws TypeError or RangeError for
+ * that does not fit the device or the time, fails, or comes after an interruption, says so. Throws TypeError or RangeError for
  * shapes that the kernels do not take.
  */
 export async function runCompare(options: CompareOptions): Promise<CompareRow[]> {
@@ -158,13 +59,14 @@ export async function runCompare(options: CompareOptions): Promise<CompareRow[]>
     const sorted = all.sort((a, b) => a.context * a.batch - b.context * b.batch || a.context - b.context);
     return sorted.map((cell) => ({ scope, cell }));
   });
+  for (const form of forms) checkCompareSizes(shape, form);
   const rows: CompareRow[] = [];
   for (const { scope, cell } of cells) {
     for (const form of forms) {
       const layers = scope === "model" ? shape.layers : 1;
       const outcome =
         refuse(options, scope, form, cell, deadline) ??
-        (await measureRow(options, scope, form, cell, isOver));
+        (await measureRow({ device: options.device, shape, scope, form, cell, isOver }));
       const cacheBytes = cacheBytesOf(shape, form, cell, layers);
       const row = { ...cell, scope, form: form.id, cacheBytes, outcome };
       rows.push(row);

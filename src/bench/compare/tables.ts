@@ -1,8 +1,9 @@
 import { threeDigits } from "../report.ts";
 import { breakEvens, describeBreakEven } from "./break-even.ts";
 import { claimArithmetic, claimVerdicts, publishedClaims } from "./claims.ts";
-import type { CompareRow, CompareScope } from "./run.ts";
+import type { CompareRow, CompareScope } from "./rows.ts";
 import { type CompareFormId, compareForms } from "./shapes.ts";
+import { medianShares, type TuningShare } from "./tuning.ts";
 
 /** What people read for a scope. */
 export const scopeTitles: Readonly<Record<CompareScope, string>> = {
@@ -46,6 +47,34 @@ export function missingSentences(rows: readonly CompareRow[]): string[] {
       ? []
       : [`${scopeTitles[scope]}, ${titleOf(form)}, context ${context}, batch ${batch}: ${outcome.reason}.`],
   );
+}
+
+const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
+
+/** How near each form's attention kernels come to the ceiling that binds them, the head first. */
+export function tuningTable(shares: readonly TuningShare[]): string[][] {
+  const head = ["attention kernels of", "bound by", "of that ceiling: median", "lowest", "highest", "rows"];
+  const medians = medianShares(shares);
+  const body = compareForms.flatMap(({ id }) => {
+    const own = shares.filter(({ form }) => form === id);
+    if (own.length === 0) return [];
+    const [bounds, values] = [new Set(own.map(({ bound }) => bound)), own.map(({ share }) => share)];
+    const common = medians.get(id);
+    const middle = common === undefined ? "no common row" : percent(common);
+    const ends = [percent(Math.min(...values)), percent(Math.max(...values))];
+    return [[titleOf(id), [...bounds].join(", "), middle, ...ends, String(own.length)]];
+  });
+  return [head, ...body];
+}
+
+function sentenceOnTuning(shares: readonly TuningShare[]): string[] {
+  const medians = medianShares(shares);
+  const [flash, latent] = [medians.get("flash"), medians.get("latent-512")];
+  if (flash === undefined || latent === undefined) return [];
+  return [
+    `Kernels of equal care: flash attention reaches ${percent(flash)} of the ceiling that binds it and latent attention (512) ` +
+      `${percent(latent)} of its own, medians over the cells that every form fits: ${(flash / latent).toFixed(2)} of it.`,
+  ];
 }
 
 /** The break-even lines as a table, the head first. */
@@ -134,7 +163,7 @@ export function verdictTable(): string[][] {
 }
 
 /** What was found, a sentence each. */
-export function findings(rows: readonly CompareRow[]): string[] {
+export function findings(rows: readonly CompareRow[], shares: readonly TuningShare[]): string[] {
   const measured = rows.filter(({ outcome }) => outcome.status === "measured").length;
   const sentences = [`${measured} of ${rows.length} rows were measured; the others say why not.`];
   const own = ownFigures(rows);
@@ -152,5 +181,5 @@ export function findings(rows: readonly CompareRow[]): string[] {
       `The latent cache of d_c=512 takes ${share} % of the bytes of all heads' keys and values.`,
     );
   }
-  return sentences;
+  return [...sentences, ...sentenceOnTuning(shares)];
 }

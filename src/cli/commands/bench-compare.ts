@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { type CompareReport, comparePage } from "../../bench/compare/page.ts";
-import { type CompareRow, type CompareScope, runCompare } from "../../bench/compare/run.ts";
+import { type CompareReport, comparePage, sharesOf } from "../../bench/compare/page.ts";
+import type { CompareScope } from "../../bench/compare/rows.ts";
+import { runCompare } from "../../bench/compare/run.ts";
 import { type CompareShape, compareForms, compareShapes } from "../../bench/compare/shapes.ts";
 import {
   breakEvenTable,
@@ -10,10 +11,13 @@ import {
   ownTable,
   rowsTable,
   scopeTitles,
+  tuningTable,
   verdictTable,
 } from "../../bench/compare/tables.ts";
-import { createReport, writeReport } from "../../bench/report.ts";
-import { openDevice } from "../../device/open.ts";
+import { bestCeilings, measureDeviceCeilings } from "../../bench/device-ceilings.ts";
+import { createDeviceReport, writeReport } from "../../bench/report.ts";
+import type { Device } from "../../device/device.ts";
+import { deviceKinds, openDevice } from "../../device/open.ts";
 import { writePage } from "../../report/write-page.ts";
 import { integerFlag, numberFlag } from "../flags.ts";
 import { withInterrupt } from "../model-session.ts";
@@ -21,7 +25,7 @@ import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 import { startProgress } from "../progress.ts";
 
 interface CompareFlags {
-  readonly preset: string;
+  readonly preset?: string;
   readonly contexts: readonly number[];
   readonly batches: readonly number[];
   readonly scopes: readonly CompareScope[];
@@ -33,6 +37,7 @@ interface CompareFlags {
   readonly intermediate?: number;
   readonly vocab?: number;
   readonly minutes: number;
+  readonly device?: string;
   readonly threads?: number;
   readonly html?: string;
   readonly out?: string;
@@ -66,8 +71,8 @@ function multipleFlag(multiple: number, max: number): (text: string) => number {
 }
 
 /** The preset with what the flags change; a changed shape is named so. */
-function chooseShape(flags: CompareFlags): CompareShape {
-  const preset = compareShapes[flags.preset]!;
+function chooseShape(flags: CompareFlags, device: Device): CompareShape {
+  const preset = compareShapes[flags.preset ?? (device.kind === "cuda" ? "7b" : "small")]!;
   const { layers, hidden, heads, headWidth, intermediate, vocab } = flags;
   const changes = Object.entries({ layers, hidden, heads, headWidth, intermediate, vocab }).filter(
     ([, value]) => value !== undefined,
@@ -84,11 +89,14 @@ function printTable(title: string, rows: readonly (readonly string[])[]): void {
 
 function printReport(report: CompareReport): void {
   const { rows } = report;
-  for (const sentence of findings(rows)) printLine(sentence);
+  const shares = sharesOf(report);
+  for (const sentence of findings(rows, shares)) printLine(sentence);
   printLine();
   for (const scope of new Set(rows.map((row) => row.scope)))
     printTable(scopeTitles[scope], rowsTable(rows, scope));
   printTable("break-even, by lines between measured neighbours", breakEvenTable(rows));
+  if (shares.length > 0)
+    printTable("attention kernels beside the ceiling that binds them", tuningTable(shares));
   const own = ownTable(rows);
   if (own.length > 1) printTable("ours beside the published ratios: whole model, batch 1", own);
   printTable("published claims beside arithmetic: computed, not measured", claimsTable());
@@ -96,25 +104,38 @@ function printReport(report: CompareReport): void {
   for (const sentence of missingSentences(rows)) printLine(sentence);
 }
 
-async function benchCompare(flags: CompareFlags, version: string, signal: AbortSignal): Promise<void> {
-  const shape = chooseShape(flags);
-  const threads = flags.threads === undefined ? {} : { threads: flags.threads };
-  const device = await openDevice({ kind: "cpu", ...threads });
-  const progress = startProgress("comparing", "cases");
+/** Measures the rows between two measurements of the device's ceilings. */
+async function measure(flags: CompareFlags, device: Device, signal: AbortSignal) {
+  const shape = chooseShape(flags, device);
   const forms = compareForms.filter(({ id }) => flags.forms?.includes(id) ?? true);
-  let rows: CompareRow[];
+  const { scopes, contexts, batches } = flags;
+  const progress = startProgress("comparing", "cases");
   try {
-    rows = await runCompare({
-      ...{ device, shape, scopes: flags.scopes, contexts: flags.contexts, batches: flags.batches, forms },
-      ...{ seconds: 60 * flags.minutes, signal, onRow: (_, done, total) => progress.update(done, total) },
+    const before = await measureDeviceCeilings(device);
+    const rows = await runCompare({
+      ...{ device, shape, scopes, contexts, batches, forms, signal, seconds: 60 * flags.minutes },
+      onRow: (_, done, total) => progress.update(done, total),
     });
+    const after = signal.aborted ? null : await measureDeviceCeilings(device);
+    const isComplete = rows.every(({ outcome }) => !["no time", "interrupted"].includes(outcome.status));
+    return {
+      ...{ name: flags.name, device: device.name, shape, isComplete, rows },
+      ceilings: bestCeilings(before, after),
+    };
   } finally {
     progress.stop();
+  }
+}
+
+async function benchCompare(flags: CompareFlags, version: string, signal: AbortSignal): Promise<void> {
+  const threads = flags.threads === undefined ? {} : { threads: flags.threads };
+  const device = await openDevice({ kind: flags.device, ...threads });
+  let report: CompareReport;
+  try {
+    report = createDeviceReport(await measure(flags, device, signal), version, device);
+  } finally {
     await device.close();
   }
-  const isComplete = rows.every(({ outcome }) => !["no time", "interrupted"].includes(outcome.status));
-  const measured = { name: flags.name, device: device.name, shape, isComplete, rows };
-  const report: CompareReport = createReport(measured, version);
   if (!flags.json) printReport(report);
   if (flags.out !== undefined) note(`Written to ${writeReport(report, flags.out)}`);
   if (flags.html !== undefined) {
@@ -122,7 +143,7 @@ async function benchCompare(flags: CompareFlags, version: string, signal: AbortS
     note(`Written to ${flags.html}`);
   }
   printJson(report);
-  if (signal.aborted) process.exitCode = 130;
+  if (report.rows.some(({ outcome }) => outcome.status === "failed")) process.exitCode = 1;
 }
 
 /** Adds `flashmla bench compare`. */
@@ -132,7 +153,9 @@ export function addBenchCompareCommand(bench: Command, version: string): void {
     .description(
       "Compare standard, flash and latent attention on this machine, at equal model size, with random weights. The last line is JSON.",
     )
-    .addOption(new Option("--preset <name>", "shape").choices(Object.keys(compareShapes)).default("small"))
+    .addOption(
+      new Option("--preset <name>", "shape; default: small, on a GPU 7b").choices(Object.keys(compareShapes)),
+    )
     .option("--contexts <list>", "cached tokens", listFlag(2 ** 20), [512, 2048, 8192, 32768])
     .option("--batches <list>", "sequences", listFlag(1024), [1, 4, 16, 64])
     .option("--scopes <list>", "attention, model", choicesFlag(["attention", "model"]), [
@@ -147,6 +170,11 @@ export function addBenchCompareCommand(bench: Command, version: string): void {
     .option("--intermediate <n>", "MLP width of the full-head rows", multipleFlag(8, 64_000))
     .option("--vocab <n>", "vocabulary", integerFlag(1, 1_000_000))
     .option("--minutes <n>", "begin no row after this long", numberFlag(0.01, 10_000), 9)
+    .addOption(
+      new Option("--device <kind>", "device; default: the best one here that runs models").choices(
+        deviceKinds,
+      ),
+    )
     .option("--threads <n>", "threads of the CPU device", integerFlag(1, 64))
     .option("--html <file>", "also write a report with charts")
     .option("--out <folder>", "also write <folder>/<machine>/<date>-<name>.json")

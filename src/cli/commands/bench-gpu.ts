@@ -1,5 +1,5 @@
 import { chooseGpuShapes, gpuTableOf, runGpuBench } from "../../bench/gpu-run.ts";
-import { createReport, threeDigits, writeReport } from "../../bench/report.ts";
+import { createDeviceReport, threeDigits, writeReport } from "../../bench/report.ts";
 import { openDevice } from "../../device/open.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 
@@ -12,12 +12,6 @@ export interface GpuKernelFlags {
   readonly json?: boolean;
 }
 
-/** A folder name from a GPU's: "NVIDIA H200, 132 multiprocessors" → "h200". */
-function slugOf(name: string): string {
-  const [gpu = ""] = name.toLowerCase().replace("nvidia", "").split(",");
-  return gpu.trim().replace(/[^a-z0-9]+/g, "-");
-}
-
 /** `flashmla bench kernel --device cuda`: mla-decode beside what the GPU's memory and tensor cores reach in the same process. */
 export async function benchGpuKernel(flags: GpuKernelFlags, version: string): Promise<void> {
   const shapes = chooseGpuShapes(flags.case);
@@ -25,8 +19,8 @@ export async function benchGpuKernel(flags: GpuKernelFlags, version: string): Pr
   try {
     const onCase = (name: string, index: number) => note(`[${index + 1}/${shapes.length}] ${name}`);
     const measured = await runGpuBench(device, shapes, flags.rounds, onCase);
-    const made = createReport({ name: flags.name, rounds: flags.rounds, ...measured }, version);
-    const report = { ...made, machine: { ...made.machine, slug: slugOf(device.name) } };
+    const named = { name: flags.name, rounds: flags.rounds, ...measured };
+    const report = createDeviceReport(named, version, device);
     if (!flags.json) {
       const { bytesPerSecond, flopsPerSecond } = report.ceilings;
       printLine(
