@@ -2,21 +2,37 @@ import { bf16ToF32, f32ToBf16 } from "../base/bf16.ts";
 import { f16ToF32, f32ToF16 } from "../base/f16.ts";
 import type { Stream, StreamShape } from "./streams.ts";
 
-/** Ways to add up Σ p·c, each rounding after every addition. */
-export const accumulators = ["float32", "float32, 16 splits", "bf16", "f16"] as const;
+/**
+ * Ways to add up Σ p·c: each rounds after every addition, but for float32 sums of weights p that are rounded to bf16 first, as
+ * tensor cores take them.
+ */
+export const accumulators = [
+  "float32",
+  "float32, 16 splits",
+  "float32, bf16 weights",
+  "bf16",
+  "f16",
+] as const;
 
 /** One of {@link accumulators}. */
 export type Accumulator = (typeof accumulators)[number];
 
 /** Latent channels that are added up: enough for a stable mean, few enough to end soon. */
 const CHANNELS = 8;
-const SPLITS = 16;
 
-const rounding: Readonly<Record<Accumulator, (value: number) => number>> = {
-  float32: Math.fround,
-  "float32, 16 splits": Math.fround,
-  bf16: (value) => bf16ToF32(f32ToBf16(value)),
-  f16: (value) => f16ToF32(f32ToF16(value)),
+type Round = (value: number) => number;
+
+const toBf16: Round = (value) => bf16ToF32(f32ToBf16(value));
+const toF16: Round = (value) => f16ToF32(f32ToF16(value));
+const exactly: Round = (value) => value;
+
+/** How sums and weights are rounded, and the parts of the context that are added up apart. */
+const ways: Readonly<Record<Accumulator, { round: Round; weight: Round; splits: number }>> = {
+  float32: { round: Math.fround, weight: Math.fround, splits: 1 },
+  "float32, 16 splits": { round: Math.fround, weight: Math.fround, splits: 16 },
+  "float32, bf16 weights": { round: Math.fround, weight: toBf16, splits: 16 },
+  bf16: { round: toBf16, weight: toBf16, splits: 1 },
+  f16: { round: toF16, weight: toF16, splits: 1 },
 };
 
 /** Weights exp(score − highest) of the first row in float64, and channels of every token. */
@@ -41,11 +57,12 @@ function addUp(
   { weights, values }: Read,
   from: number,
   to: number,
-  round: (value: number) => number,
+  round: Round,
+  roundWeight: Round,
 ): Float64Array {
   const sums = new Float64Array(CHANNELS + 1);
   for (let token = from; token < to; token++) {
-    const weight = round(weights[token]!);
+    const weight = roundWeight(weights[token]!);
     for (let i = 0; i < CHANNELS; i++) {
       sums[i] = round(sums[i]! + round(weight * values[token * CHANNELS + i]!));
     }
@@ -54,17 +71,13 @@ function addUp(
   return sums;
 }
 
-function addInSplits(read: Read, splits: number, round: (value: number) => number): Float64Array {
+function addInSplits(read: Read, accumulator: Accumulator): Float64Array {
+  const { round, weight, splits } = ways[accumulator];
   const tokens = read.weights.length;
   const total = new Float64Array(CHANNELS + 1);
   for (let split = 0; split < splits; split++) {
-    const part = addUp(
-      read,
-      Math.floor((split * tokens) / splits),
-      Math.floor(((split + 1) * tokens) / splits),
-      round,
-    );
-    part.forEach((sum, i) => {
+    const [from, to] = [split, split + 1].map((k) => Math.floor((k * tokens) / splits)) as [number, number];
+    addUp(read, from, to, round, weight).forEach((sum, i) => {
       total[i] = round(total[i]! + sum);
     });
   }
@@ -81,17 +94,12 @@ export function accumulationErrors(
 ): Readonly<Record<Accumulator, number>> {
   const read = readStream(stream, shape);
   const outputs = (sums: Float64Array) => sums.subarray(0, CHANNELS).map((sum) => sum / sums[CHANNELS]!);
-  const exact = outputs(addUp(read, 0, shape.length, (value) => value));
+  const exact = outputs(addUp(read, 0, shape.length, exactly, exactly));
   const size = Math.hypot(...exact);
   const errorOf = (accumulator: Accumulator) => {
-    const splits = accumulator === "float32, 16 splits" ? SPLITS : 1;
-    const sums = outputs(addInSplits(read, splits, rounding[accumulator]));
+    const sums = outputs(addInSplits(read, accumulator));
     return Math.hypot(...sums.map((value, i) => value - exact[i]!)) / size;
   };
-  return {
-    float32: errorOf("float32"),
-    "float32, 16 splits": errorOf("float32, 16 splits"),
-    bf16: errorOf("bf16"),
-    f16: errorOf("f16"),
-  };
+  const entries = accumulators.map((accumulator) => [accumulator, errorOf(accumulator)] as const);
+  return Object.fromEntries(entries) as Record<Accumulator, number>;
 }

@@ -4,12 +4,15 @@ import { accumulators } from "./accumulation.ts";
 import {
   type AccuracyResult,
   accumulationRows,
+  devicesOf,
   errorRows,
   findingsOf,
   fittedGrowth,
   modelRows,
   type Rows,
+  skippedOf,
   skippedRows,
+  studyOf,
 } from "./accuracy-tables.ts";
 import { predictError } from "./growth-law.ts";
 import type { ModelEffect } from "./model-effect.ts";
@@ -44,7 +47,7 @@ function fittedSeries(study: Study, stream: StreamName, dtype: string, output: "
   };
 }
 
-/** The growth of `output`'s error on one kind of context: a line for every format, its fitted law dashed beside it. */
+/** The growth of `output`'s error on one kind of context and one device's study: a line for every format, its fitted law dashed beside it. */
 export function growthChart(study: Study, stream: StreamName, output: "out" | "lse"): Chart | null {
   const dtypes = [...new Set(study.attention.map((row) => row.dtype))];
   const series = dtypes.flatMap((dtype) => {
@@ -56,7 +59,7 @@ export function growthChart(study: Study, stream: StreamName, output: "out" | "l
   const name = output === "out" ? "Output" : "Log-sum-exp";
   return {
     kind: "line",
-    title: `${name}: ${stream} contexts`,
+    title: `${name}: ${stream} contexts, ${devicesOf(study).join(", ")}`,
     caption:
       "Both axes are logarithmic: a straight line is a power law, a flat one no growth. Dashed: the fitted law.",
     x: { title: "cached tokens", scale: "log" },
@@ -105,12 +108,16 @@ export function perplexityChart(effects: readonly ModelEffect[]): Chart | null {
 const charts = (list: readonly (Chart | null)[]): ReportBlock[] =>
   list.flatMap((chart) => (chart === null ? [] : [{ kind: "chart" as const, chart }]));
 
-function sectionsOf({ study, model }: AccuracyResult): ReportSection[] {
+function sectionsOf(result: AccuracyResult): ReportSection[] {
+  const { study, model } = result;
   const streams = [...new Set(study.attention.map((row) => row.stream))];
   const summed = [...new Set(study.accumulation.map((row) => row.stream))];
-  const growth = (output: "out" | "lse") => streams.map((stream) => growthChart(study, stream, output));
+  const growth = (output: "out" | "lse") =>
+    devicesOf(study).flatMap((device) =>
+      streams.map((stream) => growthChart(studyOf(study, device), stream, output)),
+    );
   return [
-    ...(model === null
+    ...(model === null || model.effects.length === 0
       ? []
       : [
           {
@@ -127,7 +134,9 @@ function sectionsOf({ study, model }: AccuracyResult): ReportSection[] {
         ...charts(summed.map((name) => accumulationChart(study, name))),
       ],
     },
-    ...(study.skipped.length === 0 ? [] : [{ heading: "Not measured", blocks: [table(skippedRows(study))] }]),
+    ...(skippedOf(result).length === 0
+      ? []
+      : [{ heading: "Not measured", blocks: [table(skippedRows(result))] }]),
   ];
 }
 

@@ -1,19 +1,17 @@
+import type { DeviceKind } from "../device/device.ts";
 import type { LatentDtype } from "../kernels/common/latent-cache.ts";
 import { fitGrowth, type GrowthLaw } from "./growth-law.ts";
-import type { ModelEffect } from "./model-effect.ts";
+import type { ModelEffect, ModelEffects } from "./model-effect.ts";
 import type { StreamName } from "./streams.ts";
 import type { AttentionRow, Study } from "./study.ts";
 
 /** Everything that `flashmla accuracy` found. */
 export interface AccuracyResult {
-  readonly device: string;
+  /** Of every device that attention was measured on; the model ran on the first. */
+  readonly devices: readonly { readonly kind: DeviceKind; readonly name: string }[];
   readonly study: Study;
-  /** Null when it was not asked for or could not be measured. */
-  readonly model: {
-    readonly name: string;
-    readonly tokens: number;
-    readonly effects: readonly ModelEffect[];
-  } | null;
+  /** Null when it was not asked for. */
+  readonly model: (ModelEffects & { readonly name: string; readonly tokens: number }) | null;
 }
 
 /** Rows of text; the first is the head. */
@@ -21,6 +19,7 @@ export type Rows = readonly (readonly string[])[];
 
 /** How the error of one format grows on one kind of context. */
 export interface FittedGrowth {
+  readonly device: DeviceKind;
   readonly stream: StreamName;
   readonly dtype: LatentDtype;
   readonly output: "out" | "lse";
@@ -48,31 +47,45 @@ const distinct = <Row, Value>(rows: readonly Row[], of: (row: Row) => Value): Va
   ...new Set(rows.map(of)),
 ];
 
+/** Devices in the order of the rows. */
+export const devicesOf = ({ attention }: Study): DeviceKind[] => distinct(attention, (row) => row.device);
+
+/** The part of a study that one device did. */
+export const studyOf = (study: Study, device: DeviceKind): Study => ({
+  ...study,
+  attention: study.attention.filter((row) => row.device === device),
+});
+
 const find = (rows: readonly AttentionRow[], stream: StreamName, dtype: LatentDtype, length: number) =>
   rows.find((row) => row.stream === stream && row.dtype === dtype && row.length === length);
 
-/** The fitted laws of every kind of context and format, of the output and of the log-sum-exp. */
-export function fittedGrowth({ attention }: Study): FittedGrowth[] {
-  return distinct(attention, (row) => row.stream).flatMap((stream) =>
-    distinct(attention, (row) => row.dtype).flatMap((dtype) =>
-      (["out", "lse"] as const).map((output) => {
-        const rows = attention.filter((row) => row.stream === stream && row.dtype === dtype);
-        const law = fitGrowth(rows.map((row) => ({ length: row.length, error: row[output] })));
-        return { stream, dtype, output, law };
-      }),
-    ),
-  );
+/** The fitted laws of every device, kind of context and format, of the output and of the log-sum-exp. */
+export function fittedGrowth(study: Study): FittedGrowth[] {
+  return devicesOf(study).flatMap((device) => {
+    const { attention } = studyOf(study, device);
+    return distinct(attention, (row) => row.stream).flatMap((stream) =>
+      distinct(attention, (row) => row.dtype).flatMap((dtype) =>
+        (["out", "lse"] as const).map((output) => {
+          const rows = attention.filter((row) => row.stream === stream && row.dtype === dtype);
+          const law = fitGrowth(rows.map((row) => ({ length: row.length, error: row[output] })));
+          return { device, stream, dtype, output, law };
+        }),
+      ),
+    );
+  });
 }
 
-/** Errors of `output` by context length, a row for every kind of context and format, with the exponent of its growth. */
+/** Errors of `output` by context length, a row for every device, kind of context and format, with the exponent of its growth. */
 export function errorRows(study: Study, output: "out" | "lse"): Rows {
-  const { attention } = study;
-  const lengths = distinct(attention, (row) => row.length);
+  const lengths = distinct(study.attention, (row) => row.length);
   const laws = fittedGrowth(study).filter((fitted) => fitted.output === output);
-  const rows = laws.map(({ stream, dtype, law }) => {
+  const isOne = devicesOf(study).length === 1;
+  const rows = laws.map(({ device, stream, dtype, law }) => {
+    const { attention } = studyOf(study, device);
     const errors = lengths.map((length) => find(attention, stream, dtype, length)?.[output]);
     const cells = errors.map((error) => (error === undefined ? "" : scientific(error)));
-    return [stream, dtype, ...cells, law === null ? "" : law.exponent.toFixed(2)];
+    const name = isOne ? stream : `${stream}, ${device}`;
+    return [name, dtype, ...cells, law === null ? "" : law.exponent.toFixed(2)];
   });
   const name = output === "out" ? "output, relative" : "log-sum-exp, absolute";
   return [[name, "cache", ...lengths.map(lengthName), "exponent"], ...rows];
@@ -116,7 +129,8 @@ export function modelRows(effects: readonly ModelEffect[]): Rows {
   return [head, ...rows];
 }
 
-function sentenceOnOutput({ attention }: Study): string[] {
+function sentenceOnOutput(study: Study, device: DeviceKind): string[] {
+  const { attention } = studyOf(study, device);
   const realistic = attention.filter((row) => row.stream === "realistic");
   const last = realistic.reduce((most, row) => Math.max(most, row.length), 0);
   const first = realistic.reduce((least, row) => Math.min(least, row.length), Number.POSITIVE_INFINITY);
@@ -130,7 +144,7 @@ function sentenceOnOutput({ attention }: Study): string[] {
   });
   if (parts.length === 0) return [];
   return [
-    `How far attention's output is from exact, at ${lengthName(first)} and at ${lengthName(last)} tokens of a realistic context: ${parts.join(", ")}.`,
+    `How far attention's output is from exact, at ${lengthName(first)} and at ${lengthName(last)} tokens of a realistic context (${device}): ${parts.join(", ")}.`,
   ];
 }
 
@@ -143,7 +157,7 @@ function sentenceOnGrowth(study: Study): string[] {
   if (steepest === null) return [];
   const growth = 2 ** steepest.law!.exponent;
   return [
-    `Of all formats and contexts the fastest growth is that of ${steepest.dtype} on ${steepest.stream} contexts: length to the power of ${steepest.law!.exponent.toFixed(2)}, ${growth.toFixed(2)} times the error for twice the context.`,
+    `Of all formats and contexts the fastest growth is that of ${steepest.dtype} on ${steepest.stream} contexts (${steepest.device}): length to the power of ${steepest.law!.exponent.toFixed(2)}, ${growth.toFixed(2)} times the error for twice the context.`,
   ];
 }
 
@@ -174,14 +188,14 @@ function sentenceOnSums({ accumulation }: Study): string[] {
 
 /** The finding in plain words, a sentence each. */
 export function findingsOf(result: AccuracyResult): string[] {
-  const { skipped } = result.study;
+  const skipped = skippedOf(result);
   const missing =
     skipped.length === 0
       ? []
       : [`Not measured: ${skipped.length} of the cases; they are listed below with the reason.`];
   return [
     ...sentenceOnModel(result),
-    ...sentenceOnOutput(result.study),
+    ...devicesOf(result.study).flatMap((device) => sentenceOnOutput(result.study, device)),
     ...sentenceOnGrowth(result.study),
     ...sentenceOnSums(result.study),
     ...missing,
@@ -189,7 +203,13 @@ export function findingsOf(result: AccuracyResult): string[] {
 }
 
 /** What was not measured, with the reason. */
-export const skippedRows = ({ skipped }: Study): Rows => [
+export const skippedOf = ({ study, model }: AccuracyResult): Study["skipped"] => [
+  ...(model?.skipped ?? []),
+  ...study.skipped,
+];
+
+/** {@link skippedOf} as a table. */
+export const skippedRows = (result: AccuracyResult): Rows => [
   ["not measured", "reason"],
-  ...skipped.map(({ what, reason }) => [what, reason]),
+  ...skippedOf(result).map(({ what, reason }) => [what, reason]),
 ];

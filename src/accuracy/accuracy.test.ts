@@ -1,5 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { changedDevice } from "../../tests/fixtures/changed-device.ts";
+import { UserError } from "../base/errors.ts";
 import type { Device } from "../device/device.ts";
 import { openDevice } from "../device/open.ts";
 import { readModelConfig } from "../formats/model-folder.ts";
@@ -8,7 +10,7 @@ import { accumulationErrors } from "./accumulation.ts";
 import { attentionTruth } from "./attention-truth.ts";
 import { fitGrowth, predictError } from "./growth-law.ts";
 import { attentionError, measureAttention } from "./measure-attention.ts";
-import { measureModelEffect, samePrefix } from "./model-effect.ts";
+import { type ModelEffectOptions, measureModelEffect, samePrefix } from "./model-effect.ts";
 import { createStream, streamNames } from "./streams.ts";
 import { runStudy } from "./study.ts";
 
@@ -133,7 +135,7 @@ describe("growth", () => {
 
 describe("a study", () => {
   const options = () => ({
-    ...{ device, lengths: [64, 130], streams: ["realistic", "far needle"] as const },
+    ...{ devices: [device], lengths: [64, 130], streams: ["realistic", "far needle"] as const },
     ...{ dtypes: ["f32", "bf16"] as const, deadline: Number.POSITIVE_INFINITY },
     widths: { latentWidth: 128, ropeWidth: 32, heads: 2 },
   });
@@ -141,7 +143,7 @@ describe("a study", () => {
     const seen: [number, number][] = [];
     const study = await runStudy({ ...options(), onProgress: (done, total) => seen.push([done, total]) });
     expect(study.attention).toHaveLength(8);
-    expect(study.accumulation).toHaveLength(2 * 4);
+    expect(study.accumulation).toHaveLength(2 * 5);
     expect(study.skipped).toEqual([]);
     expect(seen.at(-1)).toEqual([1164, 1164]);
     for (const { out, lse } of study.attention) expect(Number.isFinite(out + lse)).toBe(true);
@@ -153,37 +155,79 @@ describe("a study", () => {
     expect(study.skipped[0]!.reason).toContain("time limit");
   });
   it("names a context that does not fit the device", async () => {
-    const full = Object.assign(Object.create(device), {
+    const full = changedDevice(device, {
       allocate: () => {
         throw new Error("no room");
       },
     });
-    const study = await runStudy({ ...options(), device: full, lengths: [64] });
+    const study = await runStudy({ ...options(), devices: [full], lengths: [64] });
     expect(study.attention).toEqual([]);
-    expect(study.skipped[0]).toEqual({ what: "realistic, 64 tokens, f32", reason: "no room" });
+    expect(study.skipped[0]).toEqual({ what: "realistic, 64 tokens, cpu f32", reason: "no room" });
   });
-  it("stops at a signal", async () => {
-    const study = await runStudy({ ...options(), signal: AbortSignal.abort() });
-    expect(study.skipped[0]!.reason).toContain("Ctrl-C");
+  it("stops at a signal, and keeps what was finished", async () => {
+    const controller = new AbortController();
+    const onProgress = (done: number) => (done >= 128 ? controller.abort() : undefined);
+    const study = await runStudy({ ...options(), signal: controller.signal, onProgress });
+    expect(study.attention.map(({ dtype }) => dtype)).toEqual(["f32"]);
+    expect(study.skipped[0]).toEqual({
+      what: "realistic, 64 tokens, cpu bf16",
+      reason: "stopped by Ctrl-C",
+    });
+    expect(study.attention.length + study.skipped.length).toBe(2 + 3);
+  });
+  it("measures every device on the same contexts", async () => {
+    const study = await runStudy({ ...options(), devices: [device, device], lengths: [64] });
+    expect(study.attention).toHaveLength(8);
+    expect(study.attention[2]).toEqual(study.attention[0]);
   });
 });
 
-it("model: an fp8 cache moves perplexity a little, f32 agrees with itself", async () => {
+describe("a model", () => {
   const folder = fileURLToPath(new URL("../../models/shakespeare-mla", import.meta.url));
-  const config = await readModelConfig(folder);
-  const ids = Array.from({ length: 400 }, (_, i) => 3 + ((i * 37) % 900));
-  const dtypes = ["f32", "fp8"] as const;
-  const [exact, rounded] = await measureModelEffect({ device, folder, config, ids, bytes: 1000, dtypes });
-  expect(exact).toMatchObject({
-    agreement: 1,
-    sameTokens: 64,
-    sameContinuations: 1,
-    bytesPerTokenAndLayer: 1152,
+  const measure = async (changes: Partial<ModelEffectOptions>) =>
+    measureModelEffect({
+      ...{ device, folder, config: await readModelConfig(folder), bytes: 1000, dtypes: ["f32", "fp8"] },
+      ids: Array.from({ length: 400 }, (_, i) => 3 + ((i * 37) % 900)),
+      ...{ deadline: Number.POSITIVE_INFINITY, ...changes },
+    });
+
+  it("an fp8 cache moves perplexity a little, f32 agrees with itself", async () => {
+    const { effects, skipped } = await measure({});
+    const [exact, rounded] = effects;
+    expect(skipped).toEqual([]);
+    expect(exact).toMatchObject({
+      agreement: 1,
+      sameTokens: 64,
+      sameContinuations: 1,
+      bytesPerTokenAndLayer: 1152,
+    });
+    expect(rounded!.bytesPerTokenAndLayer).toBe(328);
+    expect(rounded!.perplexity).not.toBe(exact!.perplexity);
+    expect(rounded!.perplexity / exact!.perplexity).toBeCloseTo(1, 0);
+    expect(rounded!.agreement).toBeGreaterThan(0.7);
+    expect(exact!.bitsPerByte).toBeCloseTo((Math.log2(exact!.perplexity) * 400) / 1000, 9);
+    expect(samePrefix([1, 2, 3], [1, 2, 4])).toBe(2);
   });
-  expect(rounded!.bytesPerTokenAndLayer).toBe(328);
-  expect(rounded!.perplexity).not.toBe(exact!.perplexity);
-  expect(rounded!.perplexity / exact!.perplexity).toBeCloseTo(1, 0);
-  expect(rounded!.agreement).toBeGreaterThan(0.7);
-  expect(exact!.bitsPerByte).toBeCloseTo((Math.log2(exact!.perplexity) * 400) / 1000, 9);
-  expect(samePrefix([1, 2, 3], [1, 2, 4])).toBe(2);
+  it("keeps the formats that were done when it is stopped, and names the others", async () => {
+    const controller = new AbortController();
+    const onToken = (done: number) => (done > 400 ? controller.abort() : undefined);
+    const { effects, skipped } = await measure({ signal: controller.signal, onToken });
+    expect(effects.map(({ dtype }) => dtype)).toEqual(["f32"]);
+    expect(skipped).toEqual([{ what: "the model, fp8", reason: "stopped by Ctrl-C" }]);
+    expect(device.memory.usedBytes).toBe(0);
+  });
+  it("names every format when the time is over, or the device has no room", async () => {
+    const late = await measure({ deadline: performance.now() - 1 });
+    expect(late.effects).toEqual([]);
+    expect(late.skipped.map(({ reason }) => reason)).toEqual(
+      Array(2).fill("the time limit was reached; raise --time-limit"),
+    );
+    const refuse = () => {
+      throw new UserError("no room");
+    };
+    const full = changedDevice(device, { allocate: refuse });
+    const { skipped } = await measure({ device: full });
+    expect(skipped[0]).toEqual({ what: "the model, f32", reason: "no room" });
+    expect(skipped[1]!.reason).toBe("f32 could not be measured to compare it with");
+  });
 });

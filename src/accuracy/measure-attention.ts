@@ -3,6 +3,7 @@ import { encodeFp8Entry } from "../base/fp8-entry.ts";
 import type { Device, DeviceBuffer } from "../device/device.ts";
 import { type LatentDtype, latentEntryBytes } from "../kernels/common/latent-cache.ts";
 import { mlaDecodeWorkspaceBytes } from "../kernels/common/mla-partials.ts";
+import { queryDtypeOn } from "../kernels/mla-decode/mla-decode.cuda.ts";
 import { mlaDecode } from "../kernels/mla-decode/mla-decode.ts";
 import type { AttentionTruth } from "./attention-truth.ts";
 import type { Stream, StreamShape } from "./streams.ts";
@@ -21,6 +22,25 @@ export interface AttentionError {
   readonly lse: number;
 }
 
+/** Stored entries of `count` tokens, d_c + d_r values each. */
+function encodeEntries(
+  values: Float32Array,
+  count: number,
+  { latentWidth, ropeWidth }: StreamShape,
+  dtype: LatentDtype,
+): Uint8Array {
+  const width = latentWidth + ropeWidth;
+  if (dtype !== "fp8") return encodeFromF32(values.subarray(0, count * width), dtype);
+  const bytes = latentEntryBytes(dtype, { latentWidth, ropeWidth });
+  const entries = new Uint8Array(count * bytes);
+  for (let token = 0; token < count; token++) {
+    const entry = values.subarray(token * width, (token + 1) * width);
+    const target = entries.subarray(token * bytes, (token + 1) * bytes);
+    encodeFp8Entry(entry.subarray(0, latentWidth), entry.subarray(latentWidth), target);
+  }
+  return entries;
+}
+
 /** Writes the stream's entries to `cache` in their stored form, a chunk at a time. */
 function fillCache(
   device: Device,
@@ -29,23 +49,19 @@ function fillCache(
   shape: StreamShape,
   dtype: LatentDtype,
 ) {
+  const width = shape.latentWidth + shape.ropeWidth;
   const entryBytes = latentEntryBytes(dtype, shape);
-  const chunk = new Uint8Array(Math.min(CHUNK, shape.length) * entryBytes);
+  const chunk = new Float32Array(Math.min(CHUNK, shape.length) * width);
   let filled = 0;
   let start = 0;
   const flush = () => {
-    device.write(cache, chunk.subarray(0, filled * entryBytes), start * entryBytes);
+    device.write(cache, encodeEntries(chunk, filled, shape, dtype), start * entryBytes);
     start += filled;
     filled = 0;
   };
   stream.visit((entry) => {
-    const { latentWidth } = shape;
-    const bytes =
-      dtype === "fp8"
-        ? encodeFp8Entry(entry.subarray(0, latentWidth), entry.subarray(latentWidth))
-        : encodeFromF32(entry, dtype);
-    chunk.set(bytes, filled * entryBytes);
-    if (++filled * entryBytes === chunk.length) flush();
+    chunk.set(entry, filled * width);
+    if (++filled * width === chunk.length) flush();
   });
   if (filled > 0) flush();
 }
@@ -63,6 +79,7 @@ async function decode(device: Device, stream: Stream, shape: StreamShape, dtype:
     return buffer;
   };
   const { length, heads, latentWidth } = shape;
+  const qDtype = queryDtypeOn(device.kind, dtype);
   const pages = Math.ceil(length / PAGE);
   const sizes = { ...shape, batch: 1, sQ: 1, maxLen: length };
   try {
@@ -70,7 +87,7 @@ async function decode(device: Device, stream: Stream, shape: StreamShape, dtype:
     fillCache(device, cache, stream, shape, dtype);
     const args = {
       ...{ ...sizes, maxPages: pages, mask: "full" as const, softmaxScale: stream.softmaxScale },
-      q: upload("q", stream.queries),
+      ...{ q: upload("q", encodeFromF32(stream.queries, qDtype)), qDtype },
       cache: { buffer: cache, dtype, pageSize: PAGE },
       blockTable: upload(
         "block table",

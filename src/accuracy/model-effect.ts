@@ -1,3 +1,4 @@
+import { errorMessage, UserError } from "../base/errors.ts";
 import type { Device } from "../device/device.ts";
 import { Engine } from "../engine/engine.ts";
 import { type LanguageModel, openLanguageModel } from "../engine/language-model.ts";
@@ -31,6 +32,8 @@ export interface ModelEffectOptions {
   readonly bytes: number;
   /** The first has to be f32: what the others are compared with. */
   readonly dtypes: readonly LatentDtype[];
+  /** A format that is not done by then, by `performance.now()`, is left out and named. */
+  readonly deadline: number;
   readonly onToken?: (done: number, total: number) => void;
   readonly signal?: AbortSignal | undefined;
 }
@@ -40,6 +43,7 @@ const WINDOW = 1024;
 const CONTINUATIONS = 8;
 const PROMPT_TOKENS = 64;
 const CONTINUATION_TOKENS = 64;
+const STOPPED = "stopped by Ctrl-C";
 
 interface Reading {
   /** Sum of −ln p over predicted tokens. */
@@ -56,15 +60,18 @@ function readLogits(logits: Float32Array, next: number, reading: Reading): void 
   reading.choices.push(best);
 }
 
-async function readText(
-  model: LanguageModel,
-  { ids, signal }: ModelEffectOptions,
-  onWindow: (done: number) => void,
-) {
+/** Throws UserError when the measurement is to end. */
+function checkGoingOn({ signal, deadline }: ModelEffectOptions): void {
+  if (signal?.aborted) throw new UserError(STOPPED);
+  if (performance.now() > deadline) throw new UserError("the time limit was reached; raise --time-limit");
+}
+
+async function readText(model: LanguageModel, options: ModelEffectOptions, onWindow: (done: number) => void) {
+  const { ids } = options;
   const reading: Reading = { loss: 0, choices: [] };
   const size = Math.min(WINDOW, model.maxContext);
   for (let start = 0; start + 1 < ids.length; start += size) {
-    signal?.throwIfAborted();
+    checkGoingOn(options);
     const window = ids.slice(start, start + size);
     const logits = await promptLogits(model.runner, window, window.length);
     for (let i = 0; i + 1 < window.length; i++) readLogits(logits[i]!, window[i + 1]!, reading);
@@ -73,7 +80,8 @@ async function readText(
   return reading;
 }
 
-async function continueText(model: LanguageModel, { ids, signal }: ModelEffectOptions): Promise<number[][]> {
+async function continueText(model: LanguageModel, options: ModelEffectOptions): Promise<number[][]> {
+  const { ids, signal } = options;
   const engine = new Engine({ runner: model.runner, tokenizer: null, eosTokenIds: [] });
   const step = Math.floor(Math.max(0, ids.length - PROMPT_TOKENS) / CONTINUATIONS);
   const texts: number[][] = [];
@@ -85,6 +93,7 @@ async function continueText(model: LanguageModel, { ids, signal }: ModelEffectOp
       for await (const event of engine.generate(request)) {
         if (event.kind === "tokens") drawn.push(...event.tokenIds);
       }
+      checkGoingOn(options);
       texts.push(drawn);
     }
     return texts;
@@ -114,35 +123,57 @@ async function measureFormat(
   }
 }
 
+type Measured = Awaited<ReturnType<typeof measureFormat>>;
+
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+function effectOf(
+  { ids, bytes, config }: ModelEffectOptions,
+  dtype: LatentDtype,
+  { reading: { choices, loss }, texts }: Measured,
+  exact: Measured,
+): ModelEffect {
+  const { kvLoraRank: latentWidth, qkRopeHeadDim: ropeWidth } = config.attention;
+  const same = texts.map((text, k) => samePrefix(text, exact.texts[k]!));
+  return {
+    dtype,
+    bytesPerTokenAndLayer: latentEntryBytes(dtype, { latentWidth, ropeWidth }),
+    perplexity: Math.exp(loss / choices.length),
+    bitsPerByte: ((loss / choices.length) * ids.length) / bytes / Math.LN2,
+    agreement: mean(choices.map((choice, i) => (choice === exact.reading.choices[i] ? 1 : 0))),
+    sameTokens: mean(same),
+    sameContinuations: mean(same.map((count, k) => (count === texts[k]!.length ? 1 : 0))),
+  };
+}
+
+/** The formats that were measured, and those that were not, with the reason. */
+export interface ModelEffects {
+  readonly effects: readonly ModelEffect[];
+  readonly skipped: readonly { readonly what: string; readonly reason: string }[];
+}
 
 /**
  * Perplexity of the text and agreement of greedy choices with those of an f32 cache, for every format of `dtypes`: teacher-forced
- * over windows of 1024 tokens, and freely over eight continuations. Rejects with a UserError for a model or a format that
- * cannot be opened.
+ * over windows of 1024 tokens, and freely over eight continuations. A format that the device has no room or no kernels for, or
+ * that an interruption cuts off, is named in `skipped`, and so is all the rest when f32 is.
  */
-export async function measureModelEffect(options: ModelEffectOptions): Promise<ModelEffect[]> {
-  const { dtypes, ids, bytes, config, onToken } = options;
-  const { kvLoraRank: latentWidth, qkRopeHeadDim: ropeWidth } = config.attention;
+export async function measureModelEffect(options: ModelEffectOptions): Promise<ModelEffects> {
+  const { dtypes, ids, signal, onToken } = options;
   const effects: ModelEffect[] = [];
-  let exact: Awaited<ReturnType<typeof measureFormat>> | undefined;
+  const skipped: { what: string; reason: string }[] = [];
+  let exact: Measured | null | undefined;
   for (const [index, dtype] of dtypes.entries()) {
     const onWindow = (done: number) => onToken?.(index * ids.length + done, dtypes.length * ids.length);
-    const measured = await measureFormat(options, dtype, onWindow);
-    exact ??= measured;
-    const { reading, texts } = measured;
-    const { choices, loss } = reading;
-    const reference = exact;
-    const same = texts.map((text, k) => samePrefix(text, reference.texts[k]!));
-    effects.push({
-      dtype,
-      bytesPerTokenAndLayer: latentEntryBytes(dtype, { latentWidth, ropeWidth }),
-      perplexity: Math.exp(loss / choices.length),
-      bitsPerByte: ((loss / choices.length) * ids.length) / bytes / Math.LN2,
-      agreement: mean(choices.map((choice, i) => (choice === reference.reading.choices[i] ? 1 : 0))),
-      sameTokens: mean(same),
-      sameContinuations: mean(same.map((count, k) => (count === texts[k]!.length ? 1 : 0))),
-    });
+    try {
+      checkGoingOn(options);
+      if (exact === null) throw new UserError(`${dtypes[0]} could not be measured to compare it with`);
+      const measured = await measureFormat(options, dtype, onWindow);
+      exact ??= measured;
+      effects.push(effectOf(options, dtype, measured, exact));
+    } catch (error) {
+      exact ??= null;
+      skipped.push({ what: `the model, ${dtype}`, reason: signal?.aborted ? STOPPED : errorMessage(error) });
+    }
   }
-  return effects;
+  return { effects, skipped };
 }

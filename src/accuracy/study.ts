@@ -1,5 +1,5 @@
 import { errorMessage } from "../base/errors.ts";
-import type { Device } from "../device/device.ts";
+import type { Device, DeviceKind } from "../device/device.ts";
 import type { LatentDtype } from "../kernels/common/latent-cache.ts";
 import { type Accumulator, accumulationErrors, accumulators } from "./accumulation.ts";
 import { attentionTruth } from "./attention-truth.ts";
@@ -8,7 +8,8 @@ import { createStream, type StreamName, type StreamShape } from "./streams.ts";
 
 /** What is studied. */
 export interface StudyOptions {
-  readonly device: Device;
+  /** Each is measured on the same contexts. */
+  readonly devices: readonly Device[];
   /** Context lengths, ascending. */
   readonly lengths: readonly number[];
   readonly streams: readonly StreamName[];
@@ -20,8 +21,9 @@ export interface StudyOptions {
   readonly onProgress?: (doneTokens: number, totalTokens: number) => void;
 }
 
-/** The error of one cache format on one context. */
+/** The error of one cache format on one context and device. */
 export interface AttentionRow extends AttentionError {
+  readonly device: DeviceKind;
   readonly stream: StreamName;
   readonly length: number;
   readonly dtype: LatentDtype;
@@ -45,6 +47,7 @@ export interface Study {
 /** Streams on which ways of adding up are compared: the others say nothing more about sums. */
 const summed: readonly StreamName[] = ["realistic", "all equal"];
 const SEED = 7;
+const STOPPED = "stopped by Ctrl-C";
 
 interface Rows {
   readonly attention: AttentionRow[];
@@ -63,15 +66,21 @@ async function studyContext(
   const context = createStream(stream, shape);
   const truth = attentionTruth(context, shape);
   onPass();
-  for (const dtype of options.dtypes) {
-    if (options.signal?.aborted) return;
-    try {
-      const error = await measureAttention(options.device, context, shape, dtype, truth);
-      rows.attention.push({ stream, length, dtype, ...error });
-    } catch (error) {
-      rows.skipped.push({ what: `${stream}, ${length} tokens, ${dtype}`, reason: errorMessage(error) });
+  for (const device of options.devices) {
+    for (const dtype of options.dtypes) {
+      if (options.signal?.aborted) {
+        rows.skipped.push({ what: `${stream}, ${length} tokens, ${device.kind} ${dtype}`, reason: STOPPED });
+        continue;
+      }
+      try {
+        const error = await measureAttention(device, context, shape, dtype, truth);
+        rows.attention.push({ device: device.kind, stream, length, dtype, ...error });
+      } catch (error) {
+        const what = `${stream}, ${length} tokens, ${device.kind} ${dtype}`;
+        rows.skipped.push({ what, reason: errorMessage(error) });
+      }
+      onPass();
     }
-    onPass();
   }
   if (!summed.includes(stream)) return;
   const errors = accumulationErrors(context, shape);
@@ -81,18 +90,19 @@ async function studyContext(
 }
 
 function reasonToStop({ signal, deadline }: StudyOptions): string | null {
-  if (signal?.aborted) return "stopped by Ctrl-C";
+  if (signal?.aborted) return STOPPED;
   return performance.now() > deadline ? "the time limit was reached; raise --time-limit" : null;
 }
 
 /**
- * Measures every stream at every length with every cache format, short contexts first. What does not fit the device, or the time,
+ * Measures every stream at every length with every cache format on every device, short contexts first. What does not fit the device, or the time,
  * or has no kernel is named in `skipped`; what was finished before is kept.
  */
 export async function runStudy(options: StudyOptions): Promise<Study> {
-  const { lengths, streams, dtypes, onProgress } = options;
+  const { lengths, streams, dtypes, devices, onProgress } = options;
   const rows: Rows = { attention: [], accumulation: [], skipped: [] };
-  const total = lengths.reduce((sum, length) => sum + length, 0) * streams.length * (dtypes.length + 1);
+  const passes = streams.length * (devices.length * dtypes.length + 1);
+  const total = lengths.reduce((sum, length) => sum + length, 0) * passes;
   let done = 0;
   for (const length of lengths) {
     for (const stream of streams) {

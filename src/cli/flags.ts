@@ -33,3 +33,13 @@ export function idsFlag(text: string): number[] {
   if (ids.length > 0 && ids.every((id) => Number.isSafeInteger(id))) return ids;
   throw new InvalidArgumentError("Expected token ids separated by commas, such as 1,2,3.");
 }
+
+/** A commander parser for some of `choices`, separated by commas, each once. */
+export function choicesFlag<Choice extends string>(choices: readonly Choice[]): (text: string) => Choice[] {
+  return (text) => {
+    const found = text.split(",").map((part) => choices.find((choice) => choice === part.trim()));
+    const known = found.filter((choice) => choice !== undefined);
+    if (known.length === found.length) return [...new Set(known)];
+    throw new InvalidArgumentError(`Expected some of ${choices.join(", ")}.`);
+  };
+}

@@ -31,12 +31,34 @@ describe("bench compare", () => {
     }
   });
 
+  it("keeps the finished rows and marks the others when it is interrupted or out of time", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "flashmla-compare-"));
+    const html = join(folder, "compare.html");
+    const long = ["bench", "compare", "--contexts", "512,2048,8192", "--batches", "1,4,16"];
+    const { code, stdout } = await runCli([...long, "--html", html, "--json"], { interruptAfterMs: 4000 });
+    expect(code).toBe(130);
+    const statuses = (JSON.parse(stdout) as { rows: { outcome: { status: string } }[] }).rows.map(
+      ({ outcome }) => outcome.status,
+    );
+    expect(statuses).toHaveLength(2 * 9 * 5);
+    expect(new Set(statuses)).toEqual(new Set(["measured", "interrupted"]));
+    expect(statuses).toEqual([...statuses].sort((a, b) => b.localeCompare(a)));
+    expect(readFileSync(html, "utf8")).toContain("not measured, interrupted");
+    rmSync(folder, { recursive: true });
+    const late = await runCli([...small, "--minutes", "0.01", "--contexts", "8192", "--preset", "small"]);
+    expect(late.code).toBe(0);
+    expect(late.stdout).toMatch(/the run's 0\.6 seconds were over before it/);
+  });
+
   it.each([
     [["--preset", "9b"], /Allowed choices are tiny, small, 7b/],
     [["--contexts", "0"], /Expected an integer from 1/],
     [["--forms", "paged"], /Expected some of standard, flash/],
     [["--head-width", "24"], /multiple of 16/],
     [["--minutes", "-1"], /Expected a number from/],
+    [["--heads", "0"], /Expected an integer from 1/],
+    [["--batches", "1,x"], /Expected an integer from 1/],
+    [["--device", "tpu"], /Allowed choices are cuda, .*cpu/],
   ])("refuses %j", async (flags, message) => {
     const { code, stderr } = await runCli(["bench", "compare", ...flags]);
     expect(code).toBe(1);

@@ -8,6 +8,14 @@ const folder = mkdtempSync(join(tmpdir(), "plan-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 const shipped = join(import.meta.dirname, "../../models/shakespeare-mla");
 
+/** What these tests look at of the JSON line of `flashmla accuracy`. */
+interface AccuracyLine {
+  readonly study: {
+    readonly attention: readonly unknown[];
+    readonly skipped: readonly { readonly reason: string }[];
+  };
+}
+
 const lastLine = (text: string): unknown => JSON.parse(text.trimEnd().split("\n").at(-1)!);
 
 describe("flashmla plan", () => {
@@ -83,6 +91,31 @@ describe("flashmla accuracy", () => {
     expect(readFileSync(html, "utf8")).toContain("<svg");
     const written = readdirSync(folder, { recursive: true }).map(String);
     expect(written.filter((path) => path.endsWith("-accuracy.json"))).toHaveLength(1);
+  });
+  it("keeps what was finished when it is interrupted or out of time, and names the rest", async () => {
+    const flags = ["accuracy", "--no-model", "--lengths", "1024,262144", "--json"];
+    const { code, stdout } = await runCli(flags, { interruptAfterMs: 4000 });
+    expect(code).toBe(130);
+    const { study } = lastLine(stdout) as AccuracyLine;
+    expect(study.attention.length).toBeGreaterThan(0);
+    expect(study.skipped.at(-1)!.reason).toBe("stopped by Ctrl-C");
+    const late = await runCli([...flags, "--time-limit", "1"]);
+    expect(late.code).toBe(0);
+    const cut = lastLine(late.stdout) as AccuracyLine;
+    expect(cut.study.attention.length).toBeGreaterThan(0);
+    expect(cut.study.skipped.at(-1)!.reason).toBe("the time limit was reached; raise --time-limit");
+  });
+  it.concurrent.each([
+    ["lengths that do not ascend", ["--lengths", "64,32"], /Expected ascending numbers/],
+    ["an unknown device", ["--device", "cpu,tpu"], /Expected some of cuda, .*cpu/],
+    ["no heads", ["--heads", "0"], /Expected an integer from 1/],
+    ["a width without kernels", ["--width", "100"], /Allowed choices are 128, 256, 512/],
+    ["a device that is not here", ["--device", "cuda"], /CUDA|NVIDIA|koffi/],
+  ])("refuses %s in a sentence", async (_, flags, message) => {
+    const { code, stdout, stderr } = await runCli(["accuracy", "--no-model", ...flags]);
+    expect(stderr).toMatch(message);
+    expect(stdout).toBe("");
+    expect(code).toBe(1);
   });
   it("refuses a text that is not there", async () => {
     const { code, stderr } = await runCli([

@@ -15,6 +15,8 @@ export interface CliOptions {
   /** Written to standard input, which is then closed. */
   readonly input?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** Sends SIGINT, as Ctrl-C does, so many milliseconds after the start. */
+  readonly interruptAfterMs?: number;
   /** Called with each piece of standard output. */
   readonly onOutput?: (child: ChildProcess, text: string) => void;
 }
@@ -36,8 +38,14 @@ export function runCli(parameters: readonly string[], options: CliOptions = {}):
   });
   child.stdin.on("error", () => {});
   child.stdin.end(options.input ?? "");
+  const { interruptAfterMs } = options;
+  const timer =
+    interruptAfterMs === undefined ? undefined : setTimeout(() => child.kill("SIGINT"), interruptAfterMs);
   return new Promise((resolve, reject) => {
     child.on("error", reject);
-    child.on("close", (code) => resolve({ code, stdout, stderr }));
+    child.on("close", (code) => {
+      clearTimeout(timer);
+      resolve({ code, stdout, stderr });
+    });
   });
 }

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { changedDevice } from "../../../tests/fixtures/changed-device.ts";
 import { decodeToF32 } from "../../base/convert.ts";
 import { UserError } from "../../base/errors.ts";
 import { decodeFp8Entry } from "../../base/fp8-entry.ts";
@@ -46,15 +47,6 @@ function row(form: CompareFormId, context: number, outcome: CompareOutcome, batc
   return { scope: "model", form, context, batch, cacheBytes, outcome };
 }
 
-/** `device` with some of its members replaced. */
-const changed = (device: Device, changes: Partial<Device>): Device =>
-  new Proxy(device, {
-    get(target, key) {
-      const value: unknown = Reflect.get(key in changes ? changes : target, key, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
-
 describe("shapes", () => {
   it("7b over full heads has the 6.74 billion parameters of the model it is named for", () => {
     expect(modelParameters(compareShapes["7b"]!, standard!)).toBe(6_738_149_376);
@@ -85,7 +77,7 @@ describe("CompareArena", () => {
     "%s: finite numbers of the wanted size, bf16 and fp8 entries",
     async (kind) => {
       const cpu = await openDevice({ kind: "cpu", threads: 1, poison: true });
-      const arena = new CompareArena(changed(cpu, { kind }));
+      const arena = new CompareArena(changedDevice(cpu, { kind }));
       const bytesOf = async (buffer: DeviceBuffer) => new Uint8Array(await cpu.read(buffer, 0, buffer.bytes));
       const spread = (values: Float32Array) => Math.hypot(...values) / Math.sqrt(values.length);
       const floats = decodeToF32(await bytesOf(arena.floats("f", 40_000, 2)), "f32");
@@ -173,7 +165,7 @@ describe("runCompare", () => {
     const full = () => {
       throw new UserError("The device has no room for it.");
     };
-    const refusing = changed(device, { allocate: full });
+    const refusing = changedDevice(device, { allocate: full });
     const [refused] = await runCompare({ ...options, device: refusing, scopes: ["model"], forms: [wide!] });
     expect(refused?.outcome).toMatchObject({ status: "no memory", reason: expect.stringMatching(/no room/) });
     expect(device.memory.usedBytes).toBe(0);
@@ -188,7 +180,7 @@ describe("runCompare", () => {
         };
         step(Object.assign(failing, { target: launch.target }) as typeof launch);
       });
-    const broken = changed(device, { record });
+    const broken = changedDevice(device, { record });
     const rows = await runCompare({ ...options, device: broken, scopes: ["attention"], contexts: [64] });
     const [first, second] = rows;
     expect(first?.outcome).toEqual({ status: "failed", reason: "standard-attention.score: no kernel" });
@@ -265,7 +257,7 @@ describe("tuning", () => {
       flopsPerSecond: 1e20,
     });
     expect(bestCeilings(null, found)).toBe(found);
-    expect(await measureDeviceCeilings(changed(device, { kind: "webgpu" }))).toBe(null);
+    expect(await measureDeviceCeilings(changedDevice(device, { kind: "webgpu" }))).toBe(null);
     await device.close();
   });
 });

@@ -14,7 +14,7 @@ export interface MeasuredOutcome {
   /** Device memory in use while it ran. */
   readonly peakBytes: number;
   readonly runs: number;
-  /** Of scores, softmax and values alone; for rows of one layer's attention. */
+  /** The best time of scores, softmax and values alone; for rows of one layer's attention. */
   readonly kernelMilliseconds?: number;
 }
 

@@ -10,6 +10,7 @@ import {
   fittedGrowth,
   modelRows,
   type Rows,
+  skippedOf,
   skippedRows,
 } from "../../accuracy/accuracy-tables.ts";
 import { measureModelEffect } from "../../accuracy/model-effect.ts";
@@ -21,7 +22,7 @@ import type { Device } from "../../device/device.ts";
 import { deviceKinds, openDevice } from "../../device/open.ts";
 import { latentDtypes } from "../../kernels/common/latent-cache.ts";
 import { writePage } from "../../report/write-page.ts";
-import { integerFlag } from "../flags.ts";
+import { choicesFlag, integerFlag } from "../flags.ts";
 import { findModel, findTokenizer, shippedModel, withInterrupt } from "../model-session.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 import { startProgress } from "../progress.ts";
@@ -37,7 +38,7 @@ interface AccuracyFlags {
   readonly width: 128 | 256 | 512;
   readonly heads: number;
   readonly timeLimit?: number;
-  readonly device?: string;
+  readonly device?: readonly string[];
   readonly threads?: number;
   readonly model: string | false;
   readonly text?: string;
@@ -68,6 +69,7 @@ async function studyModel(
   device: Device,
   name: string,
   flags: AccuracyFlags,
+  deadline: number,
   signal: AbortSignal,
 ): Promise<AccuracyResult["model"]> {
   const folder = await findModel(name, signal);
@@ -78,35 +80,49 @@ async function studyModel(
     throw new UserError("The text has fewer than two tokens; give a longer one with --text.");
   const bar = startProgress("Reading held-out text", "tokens");
   try {
-    const effects = await measureModelEffect({
+    const measured = await measureModelEffect({
       ...{ device, folder: folder.path, config: folder.config, ids, dtypes: latentDtypes, signal },
-      bytes: Buffer.byteLength(text),
+      ...{ bytes: Buffer.byteLength(text), deadline },
       onToken: (done, total) => bar.update(done, total),
     });
-    return { name: name === shippedModel ? "shakespeare-mla" : name, tokens: ids.length, effects };
+    return { name: name === shippedModel ? "shakespeare-mla" : name, tokens: ids.length, ...measured };
   } finally {
     bar.stop();
   }
 }
 
+/** Opens the devices that were asked for, or the best one here. */
+async function openDevices({ device: kinds, model, threads }: AccuracyFlags): Promise<Device[]> {
+  const wanted = model === false ? "attention" : "models";
+  const options = { wanted, ...(threads === undefined ? {} : { threads }) } as const;
+  const opened: Device[] = [];
+  try {
+    for (const kind of kinds ?? [undefined]) opened.push(await openDevice({ kind, ...options }));
+    return opened;
+  } catch (error) {
+    for (const device of opened) await device.close();
+    throw error;
+  }
+}
+
 async function measure(flags: AccuracyFlags, signal: AbortSignal): Promise<Measured> {
   const deadline = performance.now() + 1000 * (flags.timeLimit ?? (flags.full ? 3600 : 540));
-  const threads = flags.threads === undefined ? {} : { threads: flags.threads };
-  const wanted = flags.model === false ? "attention" : "models";
-  const device = await openDevice({ kind: flags.device, wanted, ...threads });
+  const devices = await openDevices(flags);
+  const bar = startProgress("Measuring attention", "tokens");
   try {
-    const model = flags.model === false ? null : await studyModel(device, flags.model, flags, signal);
-    const bar = startProgress("Measuring attention", "tokens");
+    const first = devices[0]!;
+    const model =
+      flags.model === false ? null : await studyModel(first, flags.model, flags, deadline, signal);
     const study = await runStudy({
-      ...{ device, streams: streamNames, dtypes: latentDtypes, deadline, signal },
+      ...{ devices, streams: streamNames, dtypes: latentDtypes, deadline, signal },
       lengths: flags.lengths ?? (flags.full ? fullLengths : defaultLengths),
       widths: { latentWidth: flags.width, ropeWidth: 64, heads: flags.heads },
       onProgress: (done, total) => bar.update(done, total),
     });
-    bar.stop();
-    return { name: "accuracy", device: device.name, study, model };
+    return { name: "accuracy", devices: devices.map(({ kind, name }) => ({ kind, name })), study, model };
   } finally {
-    await device.close();
+    bar.stop();
+    for (const device of devices) await device.close();
   }
 }
 
@@ -118,10 +134,10 @@ function printTable(rows: Rows): void {
 function printResult(result: AccuracyResult): void {
   printLine(`${findingsOf(result).join("\n")}\n`);
   const { study, model } = result;
-  if (model !== null) printTable(modelRows(model.effects));
+  if (model !== null && model.effects.length > 0) printTable(modelRows(model.effects));
   for (const rows of [errorRows(study, "out"), errorRows(study, "lse"), accumulationRows(study)])
     printTable(rows);
-  if (study.skipped.length > 0) printTable(skippedRows(study));
+  if (skippedOf(result).length > 0) printTable(skippedRows(result));
 }
 
 const originOf = (report: Report<Measured>): [string, string][] => [
@@ -129,7 +145,7 @@ const originOf = (report: Report<Measured>): [string, string][] => [
   ["date", report.date],
   ["version", `${report.versions.flashmla}, commit ${report.commit ?? "unknown"}`],
   ["machine", report.machine.cpu],
-  ["device", report.device],
+  ["devices", report.devices.map(({ kind, name }) => `${kind}: ${name}`).join("; ")],
   ["method", "docs/accuracy.md"],
 ];
 
@@ -162,7 +178,11 @@ export function addAccuracyCommand(program: Command): void {
       "contexts that would begin later are left out and named; default: 540, with --full 3600",
       integerFlag(1),
     )
-    .addOption(new Option("--device <kind>", "device to measure").choices(deviceKinds))
+    .option(
+      "--device <list>",
+      `devices to measure side by side, some of ${deviceKinds.join(", ")}; the model runs on the first; default: the best one here`,
+      choicesFlag(deviceKinds),
+    )
     .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
     .option("--model <model>", "folder or hub id of the real model", shippedModel)
     .option("--no-model", "synthetic contexts alone")

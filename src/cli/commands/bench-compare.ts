@@ -19,7 +19,7 @@ import { createDeviceReport, writeReport } from "../../bench/report.ts";
 import type { Device } from "../../device/device.ts";
 import { deviceKinds, openDevice } from "../../device/open.ts";
 import { writePage } from "../../report/write-page.ts";
-import { integerFlag, numberFlag } from "../flags.ts";
+import { choicesFlag, integerFlag, numberFlag } from "../flags.ts";
 import { withInterrupt } from "../model-session.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 import { startProgress } from "../progress.ts";
@@ -50,15 +50,6 @@ function listFlag(most: number): (text: string) => number[] {
     const values = text.split(",").map(integerFlag(1, most));
     return [...new Set(values)].sort((a, b) => a - b);
   };
-}
-
-function choicesFlag<Choice extends string>(choices: readonly Choice[]): (text: string) => Choice[] {
-  return (text) =>
-    text.split(",").map((part) => {
-      const found = choices.find((choice) => choice === part.trim());
-      if (found === undefined) throw new InvalidArgumentError(`Expected some of ${choices.join(", ")}.`);
-      return found;
-    });
 }
 
 function multipleFlag(multiple: number, max: number): (text: string) => number {
