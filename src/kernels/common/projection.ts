@@ -1,13 +1,14 @@
 import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
 import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
+import { type CudaProjection, enqueueLinearCuda } from "./projection.cuda.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix } from "./weight.ts";
 
 /** Outputs of an item; projection.as.ts holds the same number. */
 export const ITEM_OUTPUTS = 16;
 
 /** One record per launch of the linear kernel. */
-export interface LinearArguments {
+export interface LinearArguments extends CudaProjection {
   /** f32 [maxRows, xStride]; the first `weight.columns` floats of a row are read. */
   readonly x: DeviceBuffer;
   /** Floats from one row of x to the next; default `weight.columns`. */
@@ -56,6 +57,10 @@ export function enqueueLinear(launch: Launch, args: LinearArguments): void {
   checkBytes("x", args.x, ((maxRows - 1) * xStride + weight.columns) * 4);
   checkBytes("out", args.out, maxRows * weight.rows * 4);
   if (args.bias !== undefined) checkBytes("bias", args.bias, weight.rows * 4);
+  if (launch.target.kind === "cuda") {
+    enqueueLinearCuda(launch, args);
+    return;
+  }
   const buffers = [args.x, weight.buffer, args.bias ?? args.out, args.out, args.rowCount];
   const scalars = [weight.columns, weight.rows, xStride, dtypeCode[weight.dtype]];
   scalars.push(args.mode === "accumulate" ? 1 : 0, args.bias === undefined ? 0 : 1, scale);

@@ -29,6 +29,7 @@ const kernelOf = (dtype: WeightDType): KernelSource => ({
     ["scale", "f32"],
   ],
   cpu: "embedding",
+  cuda: { module: "embedding.fatbin", function: `embedding_${dtype}`, blockSize: 256, overlaps: true },
   webgpu: { code, constants: { DTYPE: dtypeCode[dtype] } },
 });
 

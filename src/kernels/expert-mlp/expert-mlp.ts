@@ -3,6 +3,7 @@ import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, Launch } from "../../device/device.ts";
 import { ITEM_OUTPUTS } from "../common/projection.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
+import { enqueueExpertsCuda, planBytesCuda } from "./expert-mlp.cuda.ts";
 import { combineKernel, downKernel, gateUpKernel, planKernel } from "./stages.ts";
 
 /** The gate and up projections of all experts, stacked: each a matrix, or one with an expert's gate before its up. */
@@ -59,7 +60,7 @@ const align = (bytes: number) => ceilDivide(bytes, 256) * 256;
 function workspaceParts(shape: ExpertMlpShape): { plan: number; inner: number; values: number } {
   const pairs = shape.maxRows * shape.perToken;
   return {
-    plan: align((shape.experts + 1 + pairs) * 4),
+    plan: align(Math.max((shape.experts + 1 + pairs) * 4, planBytesCuda(shape))),
     inner: align(pairs * shape.intermediate * 4),
     values: align(pairs * shape.hidden * 4),
   };
@@ -84,6 +85,10 @@ export function expertMlp(launch: Launch, args: ExpertMlpArguments): void {
   const plan = args.workspace.slice(0, parts.plan);
   const inner = args.workspace.slice(parts.plan, parts.inner);
   const values = args.workspace.slice(parts.plan + parts.inner, parts.values);
+  if (launch.target.kind === "cuda") {
+    enqueueExpertsCuda(launch, args, { gate, up, expertRows, plan, inner, values });
+    return;
+  }
   launch(planKernel, 1, [expertIds, plan, rowCount], [experts, perToken]);
   launch(
     gateUpKernel,

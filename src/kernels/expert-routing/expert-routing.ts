@@ -61,7 +61,11 @@ export function expertRouting(launch: Launch, args: ExpertRoutingArguments): voi
     args.bias === null ? 0 : 1,
   ];
   const buffers = [args.logits, args.bias ?? args.logits, args.ids, args.weights, args.rowCount];
-  launch(kernel, args.maxRows, buffers, scalars);
+  const cuda = {
+    ...{ module: "expert-routing.fatbin", function: "expertRouting", blockSize: 32, overlaps: true },
+    sharedBytes: 8 * (2 * experts + router.groups),
+  };
+  launch({ ...kernel, cuda }, args.maxRows, buffers, scalars);
 }
 
 function checkCounts({ maxRows, experts, perToken, router, bias }: ExpertRoutingArguments): void {

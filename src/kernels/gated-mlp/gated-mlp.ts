@@ -1,11 +1,13 @@
 import { checkInteger } from "../../base/checks.ts";
 import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
+import type { CudaProjection } from "../common/projection.cuda.ts";
 import { enqueueLinear, ITEM_OUTPUTS } from "../common/projection.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
+import { enqueueGateUpCuda, enqueueRoundedMlp } from "./gated-mlp.cuda.ts";
 
 /** One record per launch of `gatedMlpGateUp`. */
-export interface GatedMlpGateUpArguments {
+export interface GatedMlpGateUpArguments extends Pick<CudaProjection, "norm"> {
   /** f32 [maxRows, hidden]. */
   readonly x: DeviceBuffer;
   /** [intermediate, hidden]. */
@@ -47,6 +49,10 @@ export function gatedMlpGateUp(launch: Launch, args: GatedMlpGateUpArguments): v
   }
   checkBytes("x", x, maxRows * gate.columns * 4);
   checkBytes("out", out, maxRows * gate.rows * 4);
+  if (launch.target.kind === "cuda") {
+    enqueueGateUpCuda(launch, args);
+    return;
+  }
   const scalars = [gate.columns, gate.rows, dtypeCode[gate.dtype], dtypeCode[up.dtype]];
   launch(kernel, ceilDivide(gate.rows, ITEM_OUTPUTS), [x, gate.buffer, up.buffer, out, rowCount], scalars);
 }
@@ -63,6 +69,13 @@ export interface GatedMlpArguments extends Omit<GatedMlpGateUpArguments, "out"> 
   readonly scale?: number;
   /** f32 [maxRows, intermediate]. */
   readonly workspace: DeviceBuffer;
+  /**
+   * Memory of `roundedMlpBytes` bytes: on CUDA, activations are rounded to bf16 there from 17 rows on, where the weights are
+   * bf16; rows of `out` past those in use are written then. Left out: float32.
+   */
+  readonly rounded?: DeviceBuffer | undefined;
+  /** Whether `rounded` begins with x in bf16 already. */
+  readonly isRounded?: boolean;
 }
 
 /**
@@ -76,6 +89,7 @@ export function gatedMlp(launch: Launch, args: GatedMlpArguments): void {
       `down: expected the shape [${gate.columns}, ${gate.rows}], got [${down.rows}, ${down.columns}]`,
     );
   }
+  if (enqueueRoundedMlp(launch, args)) return;
   gatedMlpGateUp(launch, { ...args, out: workspace });
   enqueueLinear(launch, { x: workspace, weight: down, out: args.out, mode, scale, rowCount, maxRows });
 }

@@ -1,7 +1,9 @@
-import type { Launch } from "../../device/device.ts";
+import type { DeviceBuffer, Launch } from "../../device/device.ts";
+import { fusesNorm } from "../common/projection.cuda.ts";
 import { enqueueLinear, type LinearArguments } from "../common/projection.ts";
-import { type WeightMatrix, weightBytes } from "../common/weight.ts";
+import { checkBytes, checkWeight, type WeightMatrix, weightBytes } from "../common/weight.ts";
 
+export { type CudaProjection, fusesNorm } from "../common/projection.cuda.ts";
 export type { LinearArguments } from "../common/projection.ts";
 
 /**
@@ -10,6 +12,27 @@ export type { LinearArguments } from "../common/projection.ts";
  */
 export function linear(launch: Launch, args: LinearArguments): void {
   enqueueLinear(launch, args);
+}
+
+/** One record per call of `linearPair`: two matrices over the same rows of x. */
+export interface LinearPairArguments
+  extends Pick<LinearArguments, "x" | "norm" | "rounded" | "rowCount" | "maxRows"> {
+  readonly first: { readonly weight: WeightMatrix; readonly out: DeviceBuffer };
+  readonly second: { readonly weight: WeightMatrix; readonly out: DeviceBuffer };
+}
+
+/** Two linears over the same x; few rows on CUDA take them in one launch. Throws as `linear` does. */
+export function linearPair(launch: Launch, args: LinearPairArguments): void {
+  const { first, second, ...rest } = args;
+  const shared = { ...rest, mode: "store" } as const;
+  const isOne = fusesNorm(launch.target, args.maxRows) && first.weight.dtype === second.weight.dtype;
+  if (isOne && first.weight.columns === second.weight.columns) {
+    checkWeight("second.weight", second.weight);
+    checkBytes("second.out", second.out, args.maxRows * second.weight.rows * 4);
+    enqueueLinear(launch, { ...shared, ...first, second });
+    return;
+  }
+  for (const one of [first, second]) enqueueLinear(launch, { ...shared, ...one });
 }
 
 /** FLOPs and bytes of one call over `rows` rows. */

@@ -1,4 +1,4 @@
-import { checkFinite, checkInteger } from "../../base/checks.ts";
+import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import { rmsNormWebGpu } from "./rms-norm.webgpu.ts";
 
@@ -16,6 +16,8 @@ export interface RmsNormArguments {
   /** A multiple of 4. */
   readonly width: number;
   readonly epsilon: number;
+  /** Element type of `out`, which is not `x` then; default f32. CUDA also rounds to bf16. */
+  readonly outDtype?: "f32" | "bf16";
 }
 
 const kernel: KernelSource = {
@@ -38,8 +40,14 @@ export function rmsNorm(launch: Launch, args: RmsNormArguments): void {
   checkInteger("width", args.width, { min: 4 });
   if (args.width % 4 !== 0) throw new RangeError(`width: expected a multiple of 4, got ${args.width}`);
   checkFinite("epsilon", args.epsilon);
+  const outDtype = checkOneOf(
+    "outDtype",
+    args.outDtype ?? "f32",
+    launch.target.kind === "cuda" ? ["f32", "bf16"] : ["f32"],
+  );
+  const cuda = { module: "rms-norm.fatbin", function: `rmsNorm_${outDtype}`, blockSize: 256, overlaps: true };
   const buffers = [args.x, args.weight, args.out, args.rowCount];
-  launch(kernel, args.maxRows, buffers, [args.width, args.epsilon]);
+  launch({ ...kernel, cuda }, args.maxRows, buffers, [args.width, args.epsilon]);
 }
 
 /** FLOPs and bytes of one call over `rows` rows. */

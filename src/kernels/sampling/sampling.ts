@@ -28,6 +28,7 @@ const kernel: KernelSource = {
     ["validVocab", "i32"],
   ],
   cpu: "sampling",
+  cuda: { module: "sampling.fatbin", function: "sampling", blockSize: 1024, overlaps: true },
 };
 
 /**

@@ -49,7 +49,8 @@ export class CaseMemory {
       const { kind } = launch.target;
       const checked = (...args: Parameters<Launch>) => {
         const [source] = args;
-        if (!(kind in source || (kind === "cuda" && "cublas" in source))) throw new UserError(`${source.name} has no ${kind} kernel yet.`);
+        const isThere = kind in source || (kind === "cuda" && "cublas" in source);
+        if (!isThere) throw new UserError(`${source.name} has no ${kind} kernel yet.`);
         launch(...args);
       };
       step(Object.assign(checked, { target: launch.target }));

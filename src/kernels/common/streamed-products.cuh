@@ -1,0 +1,271 @@
+// Products of a few rows of float32 activations with weights that stream from memory once, for Ampere and newer. The weights are the
+// tensor core's M, the activations its N: 8 rows of them cost what one costs. Activations are split into three bf16 terms whose
+// sum is the float32 value, weights into one (bf16), two (f16) or three (f32), so products are exact and sums float32.
+//
+// A block has 8 warps, which take the steps of 64 inputs of a tile of outputs in turns and add their sums up in a fixed order: a
+// row's bits depend neither on its neighbours nor on the grid. Each lane copies the weights that it will multiply itself, two
+// steps ahead and across tiles, so the copies need no barrier, and may start before the launch that makes the activations ends.
+#pragma once
+#include "elements.cuh"
+
+namespace flashmla {
+
+constexpr int STEP = 64;
+constexpr int WARPS = 8;
+#ifndef FLASHMLA_STAGES
+#define FLASHMLA_STAGES 2
+#endif
+constexpr int STAGES = FLASHMLA_STAGES;
+
+template <typename W> constexpr int TERMS = 1;
+template <> constexpr int TERMS<f16> = 2;
+template <> constexpr int TERMS<float> = 3;
+constexpr int X_TERMS = 3;
+
+/** bf16 pairs whose sum is the pair (a, b), as far as their number allows; three hold every bit of a float32. */
+template <int COUNT> __device__ __forceinline__ void split(float a, float b, uint32_t (&terms)[COUNT]) {
+#pragma unroll
+  for (int i = 0; i < COUNT; i++) {
+    terms[i] = pack<bf16>(a, b);
+    if (i + 1 == COUNT) break;
+    const float2 taken = unpack<bf16>(terms[i]);
+    a -= taken.x;
+    b -= taken.y;
+  }
+}
+
+__device__ __forceinline__ uint4 loadShared16(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
+  return v;
+}
+
+/** The terms of 8 weights at `address`, in pairs; `apart` bytes lie between its 16-byte pieces. */
+template <typename W> __device__ __forceinline__ void loadWeights(uint32_t address, uint32_t (&terms)[TERMS<W>][4]) {
+  const uint4 v = loadShared16(address);
+  const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    if constexpr (TERMS<W> == 1) {
+      terms[0][i] = words[i];
+    } else {
+      const float2 pair = unpack<W>(words[i]);
+      uint32_t both[TERMS<W>];
+      split(pair.x, pair.y, both);
+#pragma unroll
+      for (int term = 0; term < TERMS<W>; term++) terms[term][i] = both[term];
+    }
+  }
+}
+
+template <> __device__ __forceinline__ void loadWeights<float>(uint32_t address, uint32_t (&terms)[3][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const uint4 v = loadShared16(address + half * 512);
+    uint32_t first[3], second[3];
+    split(__uint_as_float(v.x), __uint_as_float(v.y), first);
+    split(__uint_as_float(v.z), __uint_as_float(v.w), second);
+#pragma unroll
+    for (int term = 0; term < 3; term++) {
+      terms[term][2 * half] = first[term];
+      terms[term][2 * half + 1] = second[term];
+    }
+  }
+}
+
+/** 8 values of a row of activations; rows need not be aligned. */
+__device__ __forceinline__ void loadActivations(const float* from, bool aligned, float (&v)[8]) {
+  if (aligned) {
+    const float4 a = *reinterpret_cast<const float4*>(from), b = *reinterpret_cast<const float4*>(from + 4);
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = from[i];
+  }
+}
+
+/** Bytes that a warp's step copies, and those of the sums behind the rings; streamed-products.ts computes the same. */
+template <typename W, int R> constexpr int STEP_BYTES = R * 4 * (sizeof(W) / 2) * 512;
+template <int R> constexpr int SUM_PITCH = R * 16 + 4;
+
+/** What the warps of a block left of a tile: sums by column and output, and sums of squares by column. */
+template <int R, int NT> struct TileSums {
+  const float *sums, *squares;
+  __device__ __forceinline__ float at(int column, int output) const {
+    float sum = 0.f;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; warp++) sum += sums[(warp * NT * 8 + column) * SUM_PITCH<R> + output];
+    return sum;
+  }
+  /** 1 / √(mean(x²) + ε) of a column's row. */
+  __device__ __forceinline__ float inverseNorm(int column, int inputs, float epsilon) const {
+    float sum = 0.f;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; warp++) sum += squares[warp * NT * 8 + column];
+    return 1.f / sqrtf(sum / inputs + epsilon);
+  }
+};
+
+/**
+ * Runs a block's tiles of R · 16 outputs by NT · 8 columns (rows of activations). A task says
+ *   EARLY                                   whether its weights are known before the launches before it end
+ *   begin()                                 reads what those left
+ *   tiles(), steps()                        how many there are, and steps of a tile
+ *   weights(tile, step, part, output)       a row's weights from the step on; null for none. part < R, output < 16
+ *   left(step)                              inputs of the row from the step on
+ *   activations(tile, step, column)         the same of a row of x; null for none
+ *   norm(step), aligned()                   weights that multiply x, or null; whether rows of x are aligned to 16 bytes
+ *   finish(tile, sums)                      writes the outputs; called by all threads
+ */
+template <typename W, int R, int NT, typename Task> __device__ __forceinline__ void streamProducts(Task task) {
+  extern __shared__ __align__(128) uint8_t memory[];
+  constexpr int PIECES = sizeof(W) / 2, BYTES = STEP_BYTES<W, R>, TW = TERMS<W>;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, within = lane % 4;
+  const uint32_t ring = sharedAddress(memory) + warp * STAGES * BYTES + lane * 16;
+  float* sums = reinterpret_cast<float*>(memory + WARPS * STAGES * BYTES);
+  float* squares = sums + WARPS * NT * 8 * SUM_PITCH<R>;
+
+  letNextBegin();
+  if (!Task::EARLY) {
+    waitForEarlier();
+    task.begin();
+  }
+  const int tiles = task.tiles(), steps = task.steps();
+  int fetchTile = blockIdx.x, fetchStep = warp;
+  auto fetch = [&](int slot) {
+    if (fetchStep < steps && fetchTile < tiles) {
+      const int left = task.left(fetchStep);
+#pragma unroll
+      for (int part = 0; part < R; part++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const W* row = task.weights(fetchTile, fetchStep, part, half * 8 + group);
+#pragma unroll
+          for (int p = 0; p < 2; p++) {
+            const int input = p * 32 + within * 8;
+            const bool wanted = row != nullptr && input < left;
+            const W* source = wanted ? row + input : task.anyWeights();
+            const uint32_t target = ring + slot * BYTES + ((part * 2 + p) * 2 + half) * PIECES * 512;
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++) copyAsync16(target + piece * 512, source + piece * 4, wanted);
+          }
+        }
+      }
+      fetchStep += WARPS;
+      if (fetchStep >= steps) {
+        fetchStep = warp;
+        fetchTile += gridDim.x;
+      }
+    }
+    commitCopies();
+  };
+#pragma unroll
+  for (int slot = 0; slot < STAGES; slot++) fetch(slot);
+  if (Task::EARLY) {
+    waitForEarlier();
+    task.begin();
+  }
+  const bool aligned = task.aligned();
+  int slot = 0;
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    float total[R][NT][4] = {}, square[NT] = {};
+    for (int step = warp; step < steps; step += WARPS) {
+      const int left = task.left(step);
+      const float* norm = task.norm(step);
+      float x[NT][2][8] = {};
+#pragma unroll
+      for (int j = 0; j < NT; j++) {
+        const float* row = task.activations(tile, step, j * 8 + group);
+#pragma unroll
+        for (int p = 0; p < 2; p++) {
+          const int input = p * 32 + within * 8;
+          if (row != nullptr && input < left) loadActivations(row + input, aligned, x[j][p]);
+        }
+      }
+      if (norm != nullptr) {
+#pragma unroll
+        for (int p = 0; p < 2; p++) {
+          const int input = p * 32 + within * 8;
+          float w[8] = {};
+          if (input < left) loadActivations(norm + input, true, w);
+#pragma unroll
+          for (int j = 0; j < NT; j++) {
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+              square[j] += x[j][p][i] * x[j][p][i];
+              x[j][p][i] *= w[i];
+            }
+          }
+        }
+      }
+      waitCopies<STAGES - 1>();
+      float sum[R][NT][4] = {};
+#pragma unroll
+      for (int p = 0; p < 2; p++) {
+        uint32_t b[NT][X_TERMS][4];
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) {
+            uint32_t terms[X_TERMS];
+            split(x[j][p][2 * i], x[j][p][2 * i + 1], terms);
+#pragma unroll
+            for (int term = 0; term < X_TERMS; term++) b[j][term][i] = terms[term];
+          }
+        }
+#pragma unroll
+        for (int part = 0; part < R; part++) {
+          const uint32_t at = ring + slot * BYTES + (part * 2 + p) * 2 * PIECES * 512;
+          uint32_t low[TW][4], high[TW][4];
+          loadWeights<W>(at, low);
+          loadWeights<W>(at + PIECES * 512, high);
+#pragma unroll
+          for (int order = X_TERMS - 1; order >= 0; order--) {
+#pragma unroll
+            for (int term = 0; term <= order && term < TW; term++) {
+#pragma unroll
+              for (int half = 0; half < 2; half++) {
+                const uint32_t a[4] = {low[term][2 * half], high[term][2 * half], low[term][2 * half + 1],
+                                       high[term][2 * half + 1]};
+#pragma unroll
+                for (int j = 0; j < NT; j++) {
+                  multiply<bf16>(sum[part][j], a, b[j][order - term][2 * half], b[j][order - term][2 * half + 1]);
+                }
+              }
+            }
+          }
+        }
+      }
+      // The tensor core cuts sums off rather than rounding them: a chain of it ends with every step.
+#pragma unroll
+      for (int part = 0; part < R; part++) {
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) total[part][j][i] += sum[part][j][i];
+        }
+      }
+      fetch(slot);
+      slot = slot + 1 == STAGES ? 0 : slot + 1;
+    }
+#pragma unroll
+    for (int j = 0; j < NT; j++) {
+      float* columns = sums + (warp * NT * 8 + j * 8 + within * 2) * SUM_PITCH<R> + group;
+#pragma unroll
+      for (int part = 0; part < R; part++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          columns[(i % 2) * SUM_PITCH<R> + part * 16 + i / 2 * 8] = total[part][j][i];
+        }
+      }
+      square[j] += __shfl_xor_sync(~0u, square[j], 1);
+      square[j] += __shfl_xor_sync(~0u, square[j], 2);
+      if (within == 0) squares[warp * NT * 8 + j * 8 + group] = square[j];
+    }
+    __syncthreads();
+    task.finish(tile, TileSums<R, NT>{sums, squares});
+    __syncthreads();
+  }
+}
+
+}  // namespace flashmla
