@@ -2,6 +2,7 @@ import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
 import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import { type CudaProjection, enqueueLinearCuda } from "./projection.cuda.ts";
+import { enqueueProjection } from "./projection.webgpu.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix } from "./weight.ts";
 
 /** Outputs of an item; projection.as.ts holds the same number. */
@@ -59,6 +60,14 @@ export function enqueueLinear(launch: Launch, args: LinearArguments): void {
   if (args.bias !== undefined) checkBytes("bias", args.bias, weight.rows * 4);
   if (launch.target.kind === "cuda") {
     enqueueLinearCuda(launch, args);
+    return;
+  }
+  if (launch.target.kind === "webgpu") {
+    const { x, bias, out, rowCount } = args;
+    const accumulate = args.mode === "accumulate";
+    enqueueProjection(launch, {
+      ...{ name: "linear", x, xStride, first: weight, bias, out, accumulate, scale, rows: rowCount, maxRows },
+    });
     return;
   }
   const buffers = [args.x, weight.buffer, args.bias ?? args.out, args.out, args.rowCount];

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import { decodeToF32, encodeFromF32 } from "../../base/convert.ts";
 import type { WeightDType } from "../../base/dtypes.ts";
 import { createRandom } from "../../base/random.ts";
 import type { Device } from "../../device/device.ts";
-import { openDevice } from "../../device/open.ts";
 import { expertMlp, expertMlpWorkspaceBytes } from "./expert-mlp.ts";
 import { expertMlpReference } from "./reference.ts";
 
@@ -157,15 +157,10 @@ async function run(device: Device, test: Case, data: Data, rows = test.rows): Pr
   return result.subarray(0, rows * hidden);
 }
 
-describe.each([
-  ["relaxed", 1],
-  ["relaxed", 2],
-  ["simd", 1],
-  ["simd", 2],
-] as const)("expert-mlp, cpu %s, %i threads", (variant, threads) => {
+describe.each(testDevices)("expert-mlp, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import { createRandom } from "../../base/random.ts";
 import type { Device } from "../../device/device.ts";
-import { openDevice } from "../../device/open.ts";
 import type { RouterConfig } from "../../formats/config-types.ts";
 import { expertRouting } from "./expert-routing.ts";
 import { expertRoutingReference } from "./reference.ts";
@@ -45,15 +45,10 @@ const routers: [string, number, number, number, Partial<RouterConfig>][] = [
   ["groups of one", 4, 1, 3, { selection: "group-top2", groups: 4, groupsPerToken: 2 }],
 ];
 
-describe.each([
-  ["relaxed", 1],
-  ["relaxed", 2],
-  ["simd", 1],
-  ["simd", 2],
-] as const)("expert-routing, cpu %s, %i threads", (variant, threads) => {
+describe.each(testDevices)("expert-routing, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 

@@ -3,6 +3,7 @@ import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import type { CudaProjection } from "../common/projection.cuda.ts";
 import { enqueueLinear, ITEM_OUTPUTS } from "../common/projection.ts";
+import { enqueueProjection } from "../common/projection.webgpu.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
 import { enqueueGateUpCuda, enqueueRoundedMlp } from "./gated-mlp.cuda.ts";
 
@@ -51,6 +52,13 @@ export function gatedMlpGateUp(launch: Launch, args: GatedMlpGateUpArguments): v
   checkBytes("out", out, maxRows * gate.rows * 4);
   if (launch.target.kind === "cuda") {
     enqueueGateUpCuda(launch, args);
+    return;
+  }
+  if (launch.target.kind === "webgpu") {
+    enqueueProjection(launch, {
+      ...{ name: "gated-mlp.gate-up", x, xStride: gate.columns, first: gate, second: up, out },
+      ...{ accumulate: false, scale: 1, rows: rowCount, maxRows },
+    });
     return;
   }
   const scalars = [gate.columns, gate.rows, dtypeCode[gate.dtype], dtypeCode[up.dtype]];

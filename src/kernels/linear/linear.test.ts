@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import { decodeToF32, encodeFromF32 } from "../../base/convert.ts";
 import type { WeightDType } from "../../base/dtypes.ts";
 import { createRandom } from "../../base/random.ts";
 import type { Device } from "../../device/device.ts";
-import { openDevice } from "../../device/open.ts";
 import { linear } from "./linear.ts";
 import { linearReference } from "./reference.ts";
 
@@ -86,14 +86,10 @@ const nameOf = (test: Case) =>
     .map(([key, value]) => `${key}=${value}`)
     .join(" ");
 
-describe.each([
-  ["relaxed", 1],
-  ["relaxed", 2],
-  ["simd", 2],
-] as const)("linear, cpu %s, %i threads", (variant, threads) => {
+describe.each(testDevices)("linear, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 

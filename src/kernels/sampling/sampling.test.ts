@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import { createRandom } from "../../base/random.ts";
 import type { Device } from "../../device/device.ts";
-import { openDevice } from "../../device/open.ts";
 import { packSamplingParams, type SamplingParams } from "./params.ts";
 import { philoxReference, samplingReference } from "./reference.ts";
 import { sampling } from "./sampling.ts";
@@ -57,15 +57,10 @@ it("params out of range are refused by name", () => {
   expect(() => packSamplingParams([{ ...plain, topK: 1.5 }])).toThrow("topK");
 });
 
-describe.each([
-  ["relaxed", 1],
-  ["relaxed", 2],
-  ["simd", 1],
-  ["simd", 2],
-] as const)("sampling, cpu %s, %i threads", (variant, threads) => {
+describe.each(testDevices)("sampling, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 
