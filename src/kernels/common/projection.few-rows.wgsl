@@ -53,8 +53,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   let words = u32(scalars.inputs) / 8u;
 #if EXPERTS
   let base = (expert * u32(scalars.expertRows) + own) * words;
+  let secondBase = base + u32(scalars.secondRow) * words;
 #else
   let base = own * words;
+  let secondBase = base;
 #endif
   for (var begin = span.begin; begin < span.end; begin += ROWS) {
     var row: array<u32, ROWS>;
@@ -74,10 +76,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
       let c = firstEight(base + at + 2u * LANES);
       let d = firstEight(base + at + 3u * LANES);
 #if GATED
-      let e = secondEight(base + at);
-      let f = secondEight(base + at + LANES);
-      let g = secondEight(base + at + 2u * LANES);
-      let h = secondEight(base + at + 3u * LANES);
+      let e = secondEight(secondBase + at);
+      let f = secondEight(secondBase + at + LANES);
+      let g = secondEight(secondBase + at + 2u * LANES);
+      let h = secondEight(secondBase + at + 3u * LANES);
 #endif
       for (var r = 0u; r < ROWS; r++) {
         sum[r] += meet(a, row[r], at);
@@ -96,7 +98,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
       let a = firstEight(base + at);
       for (var r = 0u; r < ROWS; r++) { sum[r] += meet(a, row[r], at); }
 #if GATED
-      let e = secondEight(base + at);
+      let e = secondEight(secondBase + at);
       for (var r = 0u; r < ROWS; r++) { gated[r] += meet(e, row[r], at); }
 #endif
     }

@@ -53,11 +53,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   let expert = item / panels;
   let span = liveRows(expert, local);
   let weightBase = expert * u32(scalars.expertRows);
+  let secondShift = u32(scalars.secondRow) * inputs;
   let firstRow = span.begin;
   let endRow = span.end;
 #else
   let span = liveRows(0u, local);
   let weightBase = 0u;
+  let secondShift = 0u;
   let firstRow = item / panels * TILE;
   let endRow = min(span.end, firstRow + TILE);
 #endif
@@ -88,8 +90,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
         ws = vec4f(firstWeight(weightRow[0] + at), firstWeight(weightRow[1] + at), firstWeight(weightRow[2] + at),
                    firstWeight(weightRow[3] + at));
 #if GATED
-        us = vec4f(secondWeight(weightRow[0] + at), secondWeight(weightRow[1] + at), secondWeight(weightRow[2] + at),
-                   secondWeight(weightRow[3] + at));
+        us = vec4f(secondWeight(weightRow[0] + secondShift + at), secondWeight(weightRow[1] + secondShift + at), secondWeight(weightRow[2] + secondShift + at),
+                   secondWeight(weightRow[3] + secondShift + at));
 #endif
       }
       workgroupBarrier();

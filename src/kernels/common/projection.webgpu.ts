@@ -18,6 +18,8 @@ export interface StackedExperts {
   readonly expertRows: number;
   /** Pairs that read the same row of x. */
   readonly share: number;
+  /** First row of `second` in its buffer. */
+  readonly secondRow: number;
 }
 
 /** One product over weights of any size: x · firstᵀ, or silu(x · firstᵀ) · (x · secondᵀ). */
@@ -41,7 +43,7 @@ export interface Projection {
 const scalarsOf = (hasExperts: boolean): (readonly [string, ScalarKind])[] => [
   ...["inputs", "outputs", "begin", "count", "xStride"].map((name) => [name, "i32"] as const),
   ["scale", "f32"],
-  ...(hasExperts ? ["experts", "firstExpert", "allExperts", "share", "expertRows"] : []).map(
+  ...(hasExperts ? ["experts", "firstExpert", "allExperts", "share", "expertRows", "secondRow"] : []).map(
     (name) => [name, "i32"] as const,
   ),
 ];
@@ -72,20 +74,31 @@ function sourceOf(projection: Projection): KernelSource {
   };
 }
 
-const greatestCommonDivisor = (a: number, b: number): number => (b === 0 ? a : greatestCommonDivisor(b, a % b));
+const greatestCommonDivisor = (a: number, b: number): number =>
+  b === 0 ? a : greatestCommonDivisor(b, a % b);
 
 /**
  * Cuts `count` things of `bytes` bytes each into runs that a binding of `limit` bytes can hold and that begin at multiples of 256.
  * Throws RangeError, with the numbers, where not even the smallest run fits.
  */
-export function bindingRuns(name: string, count: number, bytes: number, limit: number): [from: number, count: number][] {
+export function bindingRuns(
+  name: string,
+  count: number,
+  bytes: number,
+  limit: number,
+): [from: number, count: number][] {
   const step = 256 / greatestCommonDivisor(256, bytes);
   const most = Math.floor(limit / bytes / step) * step;
   if (count * bytes <= limit) return [[0, count]];
   if (most < 1) {
-    throw new RangeError(`${name}: ${step * bytes} bytes have to be bound at once, and this adapter binds ${limit} at most`);
+    throw new RangeError(
+      `${name}: ${step * bytes} bytes have to be bound at once, and this adapter binds ${limit} at most`,
+    );
   }
-  return Array.from({ length: ceilDivide(count, most) }, (_, i) => [i * most, Math.min(most, count - i * most)]);
+  return Array.from({ length: ceilDivide(count, most) }, (_, i) => [
+    i * most,
+    Math.min(most, count - i * most),
+  ]);
 }
 
 /** Enqueues a product whose arguments are checked, in as many launches as the adapter's binding limit asks for. */
@@ -113,6 +126,7 @@ function launchRun(launch: Launch, projection: Projection, [from, count]: [numbe
   };
   const buffers = [x, part(first), second === undefined ? (bias ?? rows) : part(second), out, rows];
   const scalars = [first.columns, first.rows, experts === undefined ? from : 0, outputs, xStride, scale];
-  if (experts !== undefined) scalars.push(count, from, experts.experts, experts.share, experts.expertRows);
+  if (experts !== undefined)
+    scalars.push(count, from, experts.experts, experts.share, experts.expertRows, experts.secondRow);
   launch(sourceOf(projection), panels * others, buffers, scalars);
 }

@@ -2,7 +2,8 @@
 // the (token, choice) pairs of one expert, as `expert-mlp` sorts them. BIASED, ACCUMULATE: of linear alone.
 // Buffers: x, first, second (or the bias), out, and rowCount or the plan of the experts. Scalars: inputs, outputs (floats from one row
 // of out to the next), begin (the first output of this launch), count (its outputs), xStride, scale; with EXPERTS also experts (of this
-// launch), firstExpert, allExperts, share (pairs that read the same row of x) and expertRows (weight rows from one expert to the next).
+// launch), firstExpert, allExperts, share (pairs that read the same row of x),
+// expertRows (weight rows from one expert to the next) and secondRow (the second matrix's first row in its buffer).
 
 @group(0) @binding(0) var<storage, read> x: array<XWords>;
 @group(0) @binding(1) var<storage, read> first: array<vec4u>;

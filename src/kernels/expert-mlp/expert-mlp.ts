@@ -4,6 +4,7 @@ import type { DeviceBuffer, Launch } from "../../device/device.ts";
 import { ITEM_OUTPUTS } from "../common/projection.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
 import { enqueueExpertsCuda, planBytesCuda } from "./expert-mlp.cuda.ts";
+import { enqueueExpertProducts } from "./expert-mlp.webgpu.ts";
 import { combineKernel, downKernel, gateUpKernel, planKernel } from "./stages.ts";
 
 /** The gate and up projections of all experts, stacked: each a matrix, or one with an expert's gate before its up. */
@@ -90,6 +91,31 @@ export function expertMlp(launch: Launch, args: ExpertMlpArguments): void {
     return;
   }
   launch(planKernel, 1, [expertIds, plan, rowCount], [experts, perToken]);
+  if (launch.target.kind === "webgpu") {
+    const sizes = { maxRows: args.maxRows, experts, perToken, hidden, intermediate };
+    // A gate's up in the same matrix is found by its row: where it begins need not be where a binding may begin.
+    const upPlace =
+      args.gateUp.layout === "fused" ? { up: gate.buffer, upRow: intermediate } : { up, upRow: 0 };
+    enqueueExpertProducts(launch, { ...sizes, ...upPlace, x, plan, inner, values, gate, expertRows, down });
+  } else {
+    enqueueProducts(launch, args, { plan, inner, values });
+  }
+  launch(
+    combineKernel,
+    args.maxRows,
+    [values, expertIds, expertWeights, out, rowCount],
+    [hidden, perToken, experts, args.mode === "accumulate" ? 1 : 0, args.scale ?? 1],
+  );
+}
+
+/** Both products of every pair on the CPU. */
+function enqueueProducts(
+  launch: Launch,
+  args: ExpertMlpArguments,
+  { plan, inner, values }: Record<"plan" | "inner" | "values", DeviceBuffer>,
+): void {
+  const { experts, perToken, hidden, intermediate, x, down } = args;
+  const { gate, up, expertRows } = splitGateUp(args);
   launch(
     gateUpKernel,
     ceilDivide(intermediate, ITEM_OUTPUTS) * experts,
@@ -101,12 +127,6 @@ export function expertMlp(launch: Launch, args: ExpertMlpArguments): void {
     ceilDivide(hidden, ITEM_OUTPUTS) * experts,
     [inner, down.buffer, plan, values],
     [intermediate, hidden, dtypeCode[down.dtype], experts],
-  );
-  launch(
-    combineKernel,
-    args.maxRows,
-    [values, expertIds, expertWeights, out, rowCount],
-    [hidden, perToken, experts, args.mode === "accumulate" ? 1 : 0, args.scale ?? 1],
   );
 }
 

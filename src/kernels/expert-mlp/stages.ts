@@ -1,4 +1,5 @@
 import type { KernelSource } from "../../device/device.ts";
+import { combineWebGpu, planWebGpu } from "./expert-mlp.webgpu.ts";
 
 /** Sorts the (token, choice) pairs by expert. */
 export const planKernel: KernelSource = {
@@ -9,6 +10,7 @@ export const planKernel: KernelSource = {
     ["perToken", "i32"],
   ],
   cpu: "expertMlpPlan",
+  webgpu: planWebGpu,
 };
 
 /** silu(gate · x) · (up · x) of every pair. */
@@ -51,4 +53,5 @@ export const combineKernel: KernelSource = {
     ["scale", "f32"],
   ],
   cpu: "expertMlpCombine",
+  webgpu: combineWebGpu,
 };

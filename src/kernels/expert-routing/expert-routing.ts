@@ -1,6 +1,7 @@
 import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import type { RouterConfig } from "../../formats/config-types.ts";
+import { expertRoutingWebGpu } from "./expert-routing.webgpu.ts";
 
 /** One record per launch of `expertRouting`. */
 export interface ExpertRoutingArguments {
@@ -65,7 +66,8 @@ export function expertRouting(launch: Launch, args: ExpertRoutingArguments): voi
     ...{ module: "expert-routing.fatbin", function: "expertRouting", blockSize: 32, overlaps: true },
     sharedBytes: 8 * (2 * experts + router.groups),
   };
-  launch({ ...kernel, cuda }, args.maxRows, buffers, scalars);
+  const webgpu = launch.target.kind === "webgpu" ? expertRoutingWebGpu(args) : undefined;
+  launch({ ...kernel, cuda, ...(webgpu && { webgpu }) }, args.maxRows, buffers, scalars);
 }
 
 function checkCounts({ maxRows, experts, perToken, router, bias }: ExpertRoutingArguments): void {
