@@ -1,5 +1,6 @@
 import { checkInteger } from "../../base/checks.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
+import { samplingWebGpu } from "./sampling.webgpu.ts";
 
 /** One record per launch of `sampling`. */
 export interface SamplingArguments {
@@ -29,6 +30,7 @@ const kernel: KernelSource = {
   ],
   cpu: "sampling",
   cuda: { module: "sampling.fatbin", function: "sampling", blockSize: 1024, overlaps: true },
+  webgpu: samplingWebGpu,
 };
 
 /**
