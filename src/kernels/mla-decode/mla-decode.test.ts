@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import { toBf16 } from "../../base/bf16.ts";
 import { decodeToF32 } from "../../base/convert.ts";
 import { toF16 } from "../../base/f16.ts";
 import { decodeFp8Entry, encodeFp8Entry } from "../../base/fp8-entry.ts";
 import { createRandom } from "../../base/random.ts";
 import type { Device } from "../../device/device.ts";
-import { openDevice } from "../../device/open.ts";
 import type { LatentDtype } from "../common/latent-cache.ts";
 import { mlaDecodeWorkspaceBytes } from "../common/mla-partials.ts";
 import { type MlaDecodeTokens, mlaDecode } from "./mla-decode.ts";
@@ -177,14 +177,10 @@ const cases = [
   "97,96 3 7 512 32 f16 causal 1",
 ];
 
-describe.each([
-  ["relaxed", 1],
-  ["relaxed", 2],
-  ["simd", 2],
-] as const)("mla-decode, cpu %s, %i threads", (variant, threads) => {
+describe.each(testDevices)("mla-decode, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 

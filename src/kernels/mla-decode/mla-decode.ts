@@ -12,6 +12,7 @@ import {
 import { checkBytes } from "../common/weight.ts";
 import { enqueueCuda, type MlaDecodeCudaOptions } from "./mla-decode.cuda.ts";
 import { enqueueFloatPartial } from "./mla-decode.float.ts";
+import { enqueueWebGpu, enqueueWebGpuPartial } from "./mla-decode.webgpu.ts";
 
 /** Which tokens each query token sees: its sequence's, or those that `indices` names. */
 export type MlaDecodeTokens =
@@ -120,6 +121,10 @@ export function mlaDecodePartial(launch: Launch, args: MlaDecodePartialArguments
     enqueueFloatPartial(launch, args);
     return;
   }
+  if (launch.target.kind === "webgpu") {
+    enqueueWebGpuPartial(launch, args);
+    return;
+  }
   const pages = latentCachePages(args.cache, args);
   const { splits, statsOffset } = mlaDecodeLayout(args);
   const sparse = args.mask === "indices";
@@ -168,6 +173,12 @@ export function mlaDecode(launch: Launch, args: MlaDecodeArguments): void {
   }
   checkOneOf("qDtype", qDtype, ["f32"]);
   checkOneOf("outDtype", outDtype, ["f32"]);
+  if (launch.target.kind === "webgpu") {
+    checkInputs(args, "f32");
+    checkBytes("workspace", args.workspace, mlaDecodeWorkspaceBytes(args));
+    enqueueWebGpu(launch, args);
+    return;
+  }
   mlaDecodePartial(launch, args);
   const { splits, statsOffset } = mlaDecodeLayout(args);
   const buffers = [args.workspace, args.batchCount ?? args.workspace, args.out, args.lse];

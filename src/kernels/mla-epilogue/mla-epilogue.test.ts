@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import { toBf16 } from "../../base/bf16.ts";
 import { decodeToF32 } from "../../base/convert.ts";
 import { toF16 } from "../../base/f16.ts";
 import { createRandom } from "../../base/random.ts";
 import type { Device } from "../../device/device.ts";
-import { openDevice } from "../../device/open.ts";
 import { mlaDecodeLayout, mlaDecodeWorkspaceBytes } from "../common/mla-partials.ts";
 import { mlaEpilogue } from "./mla-epilogue.ts";
 import { mlaEpilogueReference } from "./reference.ts";
@@ -47,14 +47,10 @@ const cases: readonly [number, number, number, number, number, number, Dtype, nu
   [9, 2, 2, 256, 5, 30, "bf16", 5000],
 ];
 
-describe.each([
-  ["relaxed", 1],
-  ["relaxed", 2],
-  ["simd", 2],
-] as const)("mla-epilogue, cpu %s, %i threads", (variant, threads) => {
+describe.each(testDevices)("mla-epilogue, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 

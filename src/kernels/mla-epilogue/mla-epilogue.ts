@@ -9,6 +9,7 @@ import {
 } from "../common/mla-partials.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
 import { enqueueCuda } from "./mla-epilogue.cuda.ts";
+import { enqueueWebGpu } from "./mla-epilogue.webgpu.ts";
 
 /** Where `mlaEpilogue` finds what attention left. */
 export type MlaEpilogueInput =
@@ -86,6 +87,10 @@ export function mlaEpilogue(launch: Launch, args: MlaEpilogueArguments): void {
   checkOneOf("outDtype", outDtype, ["f32"]);
   if (!("partials" in args)) throw new TypeError("attended: only CUDA takes merged results; pass partials");
   checkBytes("partials", args.partials, mlaDecodeWorkspaceBytes(args));
+  if (launch.target.kind === "webgpu") {
+    enqueueWebGpu(launch, args, args.partials);
+    return;
+  }
   const { splits, statsOffset } = mlaDecodeLayout(args);
   const counted = args.batchCount === undefined ? 0 : 1;
   launch(

@@ -1,0 +1,53 @@
+import type { DeviceBuffer } from "../../device/device.ts";
+import { type MlaDecodeSizes, mlaDecodeSplits } from "./mla-partials.ts";
+
+/** Tokens of a split at least: one tile. */
+const LEAST_SPLIT = 64;
+const MOST_SPLITS = 64;
+/** Workgroups of a launch that fill a large GPU a few times over; more splits than that only cost memory traffic. */
+const ENOUGH_WORKGROUPS = 1024;
+const ROWS_OF_WORKGROUP = 16;
+
+function floatsOf({ batch, sQ, heads, latentWidth }: MlaDecodeSizes): number {
+  return batch * sQ * heads * (latentWidth + 2);
+}
+
+/** Splits that WebGPU would like: enough workgroups for a GPU, whatever the batch. */
+function wantedSplits({ batch, sQ, heads, maxLen }: MlaDecodeSizes): number {
+  const blocks = batch * Math.ceil((sQ * heads) / ROWS_OF_WORKGROUP);
+  const splits = Math.min(
+    Math.ceil(maxLen / LEAST_SPLIT),
+    Math.ceil(ENOUGH_WORKGROUPS / blocks),
+    MOST_SPLITS,
+  );
+  return Math.max(1, splits);
+}
+
+/** Bytes of a workspace with which WebGPU splits as finely as it would like; any that holds the common layout will do. */
+export function mlaDecodeWebGpuWorkspaceBytes(sizes: MlaDecodeSizes): number {
+  return 4 * Math.max(wantedSplits(sizes), mlaDecodeSplits(sizes.maxLen)) * floatsOf(sizes);
+}
+
+/** How WebGPU lays partial results out in a workspace: as finely split as it holds. */
+export interface WebGpuPartials {
+  readonly splits: number;
+  /** Tokens of a split at least. */
+  readonly leastSplit: number;
+  /** f32 [batch, splits, sQ · heads, latentWidth]. */
+  readonly partials: DeviceBuffer;
+  /** f32 [batch, splits, sQ · heads, 2]: base-2 maximum and sum. */
+  readonly stats: DeviceBuffer;
+}
+
+/** The layout for `sizes` in `workspace`. */
+export function webGpuPartials(sizes: MlaDecodeSizes, workspace: DeviceBuffer): WebGpuPartials {
+  const held = Math.floor(workspace.bytes / (4 * floatsOf(sizes)));
+  const splits = Math.max(1, Math.min(wantedSplits(sizes), held));
+  const rows = sizes.batch * splits * sizes.sQ * sizes.heads;
+  const bytes = 4 * rows * sizes.latentWidth;
+  return {
+    ...{ splits, leastSplit: LEAST_SPLIT },
+    partials: workspace.slice(0, bytes),
+    stats: workspace.slice(bytes, 8 * rows),
+  };
+}

@@ -1,0 +1,87 @@
+import type { KernelSource, Launch } from "../../device/device.ts";
+import { latentCachePages, latentDtypeCode } from "../common/latent-cache.ts";
+import { webGpuPartials } from "../common/mla-partials.webgpu.ts";
+import mergeCode from "./mla-decode.merge.wgsl.ts";
+import type { MlaDecodeArguments, MlaDecodePartialArguments } from "./mla-decode.ts";
+import code from "./mla-decode.wgsl.ts";
+
+const modes = ["full", "causal", "indices"] as const;
+
+/** How the rows of a workgroup are laid out over its invocations; see mla-decode.wgsl. */
+function shapeOf(
+  latentWidth: number,
+  span: number,
+): { ROWS: number; ROW_VECTORS: number; WORKGROUP: number } {
+  const least = latentWidth === 128 ? 8 : 4;
+  const ROWS = span <= least ? least : span <= 8 ? 8 : 16;
+  const ROW_VECTORS = latentWidth === 512 && ROWS === 16 ? 2 : 1;
+  return { ROWS, ROW_VECTORS, WORKGROUP: ((latentWidth / 4) * (ROWS / 4)) / ROW_VECTORS };
+}
+
+function partialKernel(args: MlaDecodePartialArguments, rows: ReturnType<typeof shapeOf>): KernelSource {
+  const integers = ["sQ", "heads", "splits", "leastSplit", "tableWidth", "pages"];
+  return {
+    name: "mla-decode.partial",
+    buffers: ["q", "cache", "table", "lengths", "batchCount", "partials", "stats"],
+    scalars: [...integers.map((label) => [label, "i32"] as const), ["softmaxScale", "f32"]],
+    webgpu: {
+      code,
+      constants: {
+        ...rows,
+        LATENT: args.latentWidth,
+        ROPE: args.ropeWidth,
+        LATENT_DTYPE: latentDtypeCode(args.cache.dtype),
+        PAGE_SIZE: args.cache.pageSize,
+        MODE: modes.indexOf(args.mask),
+        COUNTED: args.batchCount !== undefined,
+      },
+    },
+  };
+}
+
+/** The split stage on WebGPU, its arguments checked. */
+export function enqueueWebGpuPartial(launch: Launch, args: MlaDecodePartialArguments): void {
+  const { splits, leastSplit, partials, stats } = webGpuPartials(args, args.workspace);
+  const sparse = args.mask === "indices";
+  const span = sparse ? args.heads : args.sQ * args.heads;
+  const shape = shapeOf(args.latentWidth, span);
+  const blocks = Math.ceil(span / shape.ROWS) * (sparse ? args.sQ : 1);
+  const table = sparse ? args.indices : args.blockTable;
+  const lengths = sparse ? args.indices : args.cacheSeqlens;
+  launch(
+    partialKernel(args, shape),
+    args.batch * splits * blocks,
+    [args.q, args.cache.buffer, table, lengths, args.batchCount ?? lengths, partials, stats],
+    [
+      ...[args.sQ, args.heads, splits, leastSplit],
+      ...[sparse ? args.maxLen : args.maxPages, latentCachePages(args.cache, args)],
+      // Scores are in base 2.
+      args.softmaxScale * Math.LOG2E,
+    ],
+  );
+}
+
+function mergeKernel({ latentWidth, batchCount }: MlaDecodeArguments): KernelSource {
+  return {
+    name: "mla-decode.merge",
+    buffers: ["partials", "stats", "batchCount", "out", "lse"],
+    scalars: [
+      ["rows", "i32"],
+      ["splits", "i32"],
+    ],
+    webgpu: { code: mergeCode, constants: { LATENT: latentWidth, COUNTED: batchCount !== undefined } },
+  };
+}
+
+/** `mlaDecode` on WebGPU, its arguments checked: the split stage, then the merge. */
+export function enqueueWebGpu(launch: Launch, args: MlaDecodeArguments): void {
+  enqueueWebGpuPartial(launch, args);
+  const { splits, partials, stats } = webGpuPartials(args, args.workspace);
+  const rows = args.sQ * args.heads;
+  launch(
+    mergeKernel(args),
+    args.batch * rows,
+    [partials, stats, args.batchCount ?? stats, args.out, args.lse],
+    [rows, splits],
+  );
+}

@@ -1,0 +1,74 @@
+// The merge of the splits and W_UV in one. Workgroups are (block of TOKENS tokens, head, 16 values); each merges its tokens' splits into
+// workgroup memory, then 16 invocations share a row of weights. Constants: LATENT, DTYPE of the weights, TOKENS, COUNTED.
+#include "../common/grid.wgsl"
+#include "../common/merge-splits.wgsl"
+#include "../common/weights.wgsl"
+
+@group(0) @binding(0) var<storage, read> partials: array<vec4f>;
+@group(0) @binding(1) var<storage, read> stats: array<vec2f>;
+@group(0) @binding(2) var<storage, read> batchCount: array<i32>;
+@group(0) @binding(3) var<storage, read> kvB: array<WeightWords>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+
+const QUADS = LATENT / 4u;
+const WORKGROUP = 256u;
+const VALUES = 16u;
+const LANES = WORKGROUP / VALUES;
+
+var<workgroup> merged: array<vec4f, TOKENS * QUADS>;
+var<workgroup> sums: array<f32, TOKENS * WORKGROUP>;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
+  let item = gridIndex(group);
+  if (item >= scalars.grid) { return; }
+  let heads = u32(scalars.heads);
+  let sQ = u32(scalars.sQ);
+  let splits = u32(scalars.splits);
+  let valueWidth = u32(scalars.valueWidth);
+  let blocks = (valueWidth + VALUES - 1u) / VALUES;
+  let firstValue = item % blocks * VALUES;
+  let head = item / blocks % heads;
+  let firstToken = item / (blocks * heads) * TOKENS;
+  var tokens = u32(scalars.tokens);
+#if COUNTED
+  tokens = min(tokens, u32(max(batchCount[0], 0)) * sQ);
+#endif
+  if (firstToken >= tokens) { return; }
+  let count = min(TOKENS, tokens - firstToken);
+
+  let rows = sQ * heads;
+  for (var at = local; at < TOKENS * QUADS; at += WORKGROUP) {
+    let token = firstToken + at / QUADS;
+    var value = vec4f(0);
+    if (token < tokens) {
+      let first = token / sQ * splits * rows + token % sQ * heads + head;
+      value = mergeFour(mergeStats(first, rows, splits), first, rows, splits, at % QUADS, QUADS);
+    }
+    merged[at] = value;
+  }
+  workgroupBarrier();
+
+  let lane = local % LANES;
+  let value = firstValue + local / LANES;
+  var part: array<f32, TOKENS>;
+  for (var i = 0u; i < TOKENS; i++) { part[i] = 0.0; }
+  if (value < valueWidth) {
+    let row = (head * (u32(scalars.nopeWidth) + valueWidth) + u32(scalars.nopeWidth) + value) * QUADS;
+    for (var quad = lane; quad < QUADS; quad += LANES) {
+      let weights = widenWeights(kvB[row + quad]);
+      for (var i = 0u; i < TOKENS; i++) { part[i] += dot(weights, merged[i * QUADS + quad]); }
+    }
+  }
+  for (var i = 0u; i < TOKENS; i++) { sums[i * WORKGROUP + local] = part[i]; }
+  workgroupBarrier();
+  if (local < TOKENS * VALUES) {
+    let i = local / VALUES;
+    let mine = firstValue + local % VALUES;
+    if (i < count && mine < valueWidth) {
+      var sum = 0.0;
+      for (var at = 0u; at < LANES; at++) { sum += sums[i * WORKGROUP + local % VALUES * LANES + at]; }
+      out[((firstToken + i) * heads + head) * valueWidth + mine] = sum;
+    }
+  }
+}
