@@ -1,6 +1,6 @@
 // Builds what the package ships: wasm/*.wasm from every src/**/*.as.ts, cubin/ from every src/**/*.cu where nvcc is, a module
 // beside every src/**/*.wgsl, then dist/ from the TypeScript sources.
-// A part whose inputs have not changed since its last build is skipped.
+// A part whose inputs have not changed since its last build is skipped; --for-here leaves out what this machine cannot run.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
@@ -22,6 +22,7 @@ import { buildWgsl } from "./build-wgsl.mjs";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const require = createRequire(import.meta.url);
 const quiet = process.argv.includes("--quiet");
+const forHere = process.argv.includes("--for-here");
 const only = process.argv.find((argument) => argument.startsWith("--only="))?.slice(7);
 
 const say = (text) => quiet || console.log(text);
@@ -134,7 +135,10 @@ if (only === undefined || only === "cuda") {
   const cuda = sources("src", (file) => file.endsWith(".cu"));
   const headers = sources("src", (file) => file.endsWith(".cuh"));
   const nvcc = findNvcc();
-  if (nvcc === null) {
+  const hasDriver = ["/dev/nvidiactl", "/dev/dxg"].some((device) => existsSync(device));
+  if (forHere && process.platform === "linux" && !hasDriver) {
+    say("cuda: skipped, there is no NVIDIA driver here");
+  } else if (nvcc === null) {
     say("cuda: skipped, there is no nvcc on the PATH; the package is built without CUDA kernels");
   } else {
     cached("cuda", [...cuda, ...headers, "scripts/build-cuda.mjs"], cuda.map(cubinOf), () => {

@@ -108,11 +108,11 @@ describe("report", () => {
     expect([0.123, 12.34, 123.4].map(threeDigits)).toEqual(["0.12", "12.3", "123"]);
   });
 
-  it("is written under its machine, date and name", () => {
+  it("is written under its machine, date and name", async () => {
     const folder = mkdtempSync(join(tmpdir(), "flashmla-bench-"));
     const measured = { name: "x", features: [], rounds: 1, ceilings: [], results: [result] };
     const report = createReport(measured, "1.2.3");
-    const path = writeReport(report, folder);
+    const path = await writeReport(report, folder);
     expect(path).toBe(join(folder, report.machine.slug, `${report.date.slice(0, 10)}-x.json`));
     expect(JSON.parse(readFileSync(path, "utf8"))).toEqual(report);
     rmSync(folder, { recursive: true });

@@ -1,6 +1,6 @@
-import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Device } from "../device/device.ts";
+import { replaceWithText } from "../files/replace-file.ts";
 import { describeCommit, describeMachine, type Machine } from "./machine.ts";
 import type { CaseResult, CeilingResult } from "./run.ts";
 
@@ -53,12 +53,16 @@ export function createDeviceReport<Measured extends { readonly name: string }>(
   return { ...report, machine: { ...report.machine, slug: gpuSlug(device.name) } };
 }
 
-/** Writes `folder`/<machine>/<date>-<name>.json and returns its path. */
-export function writeReport(report: ReportOrigin & { readonly name: string }, folder: string): string {
-  const target = join(folder, report.machine.slug);
-  mkdirSync(target, { recursive: true });
-  const path = join(target, `${report.date.slice(0, 10)}-${report.name}.json`);
-  writeFileSync(path, `${JSON.stringify(report, null, 1)}\n`);
+/**
+ * Writes `folder`/<machine>/<date>-<name>.json, which appears when it is complete, and resolves to its path. Rejects with
+ * a UserError when it cannot be written.
+ */
+export async function writeReport(
+  report: ReportOrigin & { readonly name: string },
+  folder: string,
+): Promise<string> {
+  const path = join(folder, report.machine.slug, `${report.date.slice(0, 10)}-${report.name}.json`);
+  await replaceWithText(path, `${JSON.stringify(report, null, 1)}\n`);
   return path;
 }
 

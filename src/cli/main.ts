@@ -68,6 +68,9 @@ async function main(): Promise<void> {
 
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   // A reader such as `head` that has seen enough is no failure.
-  process.exit(error.code === "EPIPE" ? 0 : 1);
+  if (error.code === "EPIPE") process.exit(0);
+  const reason = error.code === "ENOSPC" ? "the disk is full" : errorMessage(error);
+  note(`${paintError.red("error:")} The output cannot be written: ${reason}.`);
+  process.exit(1);
 });
 await main();

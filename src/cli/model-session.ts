@@ -11,6 +11,7 @@ import type { SamplingParams } from "../kernels/sampling/params.ts";
 import { openTokenizer } from "../text/open-tokenizer.ts";
 import { fitsVocabulary, type Tokenizer } from "../text/tokenizer.ts";
 import type { ModelFlags, SamplingFlags } from "./model-flags.ts";
+import { note } from "./output.ts";
 import { startProgress } from "./progress.ts";
 
 /** The trained model that ships with the package. */
@@ -131,8 +132,8 @@ export function chooseSampling(
 const INTERRUPTED = 130;
 
 /**
- * Runs `task` with a signal that Ctrl-C aborts; the task ends in its own way, and a second Ctrl-C ends the process. The
- * exit code is then 130.
+ * Runs `task` with a signal that Ctrl-C aborts; the task ends in its own way, or throws and one sentence says so. A second
+ * Ctrl-C ends the process. The exit code is then 130.
  */
 export async function withInterrupt(task: (signal: AbortSignal) => Promise<void>): Promise<void> {
   const controller = new AbortController();
@@ -146,6 +147,7 @@ export async function withInterrupt(task: (signal: AbortSignal) => Promise<void>
     await task(controller.signal);
   } catch (error) {
     if (!controller.signal.aborted) throw error;
+    note("Stopped by Ctrl-C.");
   } finally {
     process.removeListener("SIGINT", interrupt);
   }

@@ -1,4 +1,4 @@
-import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { changeConfig, changeHeader, ModelFolders, shipped, writeSparseWeights } from "./model-folders.ts";
@@ -158,3 +158,12 @@ describe("a command line that cannot be followed: exit code 1, no output", () =>
     expect(code).toBe(1);
   });
 });
+
+it.skipIf(!existsSync("/dev/full"))(
+  "a full disk under standard output: one sentence, exit code 1",
+  async () => {
+    const { code, stderr } = await runCli(["logits", shipped, "--ids", "1,2,3"], { stdoutFile: "/dev/full" });
+    expect(stderr).toBe("error: The output cannot be written: the disk is full.\n");
+    expect(code).toBe(1);
+  },
+);

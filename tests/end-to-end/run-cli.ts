@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
 import { join } from "node:path";
 
 const root = join(import.meta.dirname, "..", "..");
@@ -17,27 +18,34 @@ export interface CliOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Sends SIGINT, as Ctrl-C does, so many milliseconds after the start. */
   readonly interruptAfterMs?: number;
+  /** Where standard output goes in place of the result. */
+  readonly stdoutFile?: string;
+  readonly onStart?: (child: ChildProcess) => void;
   /** Called with each piece of standard output. */
   readonly onOutput?: (child: ChildProcess, text: string) => void;
 }
 
 /** Runs the built command line with `parameters`. */
 export function runCli(parameters: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+  const { stdoutFile } = options;
+  const stdoutTarget = stdoutFile === undefined ? "pipe" : openSync(stdoutFile, "w");
   const child = spawn(process.execPath, [join(root, "dist/cli/main.js"), ...parameters], {
     env: { ...process.env, NO_COLOR: "1", ...options.env },
-    stdio: ["pipe", "pipe", "pipe"],
+    stdio: ["pipe", stdoutTarget, "pipe"],
   });
+  if (stdoutTarget !== "pipe") closeSync(stdoutTarget);
+  options.onStart?.(child);
   let stdout = "";
   let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+  child.stdout?.setEncoding("utf8").on("data", (text: string) => {
     stdout += text;
     options.onOutput?.(child, text);
   });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => {
     stderr += text;
   });
-  child.stdin.on("error", () => {});
-  child.stdin.end(options.input ?? "");
+  child.stdin?.on("error", () => {});
+  child.stdin?.end(options.input ?? "");
   const { interruptAfterMs } = options;
   const timer =
     interruptAfterMs === undefined ? undefined : setTimeout(() => child.kill("SIGINT"), interruptAfterMs);

@@ -156,7 +156,7 @@ async function runAccuracy(flags: AccuracyFlags, version: string, signal: AbortS
     await writePage(accuracyPage(report, originOf(report)), flags.html);
     note(`Written to ${flags.html}`);
   }
-  if (flags.out !== undefined) note(`Written to ${writeReport(report, flags.out)}`);
+  if (flags.out !== undefined) note(`Written to ${await writeReport(report, flags.out)}`);
   printJson({ ...report, growth: fittedGrowth(report.study) });
 }
 

@@ -128,7 +128,7 @@ async function benchCompare(flags: CompareFlags, version: string, signal: AbortS
     await device.close();
   }
   if (!flags.json) printReport(report);
-  if (flags.out !== undefined) note(`Written to ${writeReport(report, flags.out)}`);
+  if (flags.out !== undefined) note(`Written to ${await writeReport(report, flags.out)}`);
   if (flags.html !== undefined) {
     await writePage(comparePage(report), flags.html);
     note(`Written to ${flags.html}`);

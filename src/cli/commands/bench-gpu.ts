@@ -30,7 +30,7 @@ export async function benchGpuKernel(flags: GpuKernelFlags, version: string): Pr
       const [head = "", ...lines] = formatTable(gpuTableOf(report)).split("\n");
       printLine([paint.bold(head), ...lines, ""].join("\n"));
     }
-    if (flags.out !== undefined) note(`Written to ${writeReport(report, flags.out)}`);
+    if (flags.out !== undefined) note(`Written to ${await writeReport(report, flags.out)}`);
     printJson(report);
   } finally {
     await device.close();

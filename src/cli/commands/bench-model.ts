@@ -69,7 +69,7 @@ async function benchModel(
     const about = { name: flags.name, model: model ?? "shakespeare-mla", device: session.device.name };
     const report = createReport({ ...about, ...measured }, version);
     if (!flags.json) printResult(measured);
-    if (flags.out !== undefined) note(`Written to ${writeReport(report, flags.out)}`);
+    if (flags.out !== undefined) note(`Written to ${await writeReport(report, flags.out)}`);
     printJson(report);
   } finally {
     await session.close();

@@ -71,7 +71,7 @@ async function benchKernel(flags: KernelFlags, version: string): Promise<void> {
     printTable(ceilingTableOf(report.ceilings));
     printTable(tableOf(report.results));
   }
-  if (flags.out !== undefined) note(`Written to ${writeReport(report, flags.out)}`);
+  if (flags.out !== undefined) note(`Written to ${await writeReport(report, flags.out)}`);
   printJson(report);
 }
 
