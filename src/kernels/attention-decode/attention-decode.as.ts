@@ -10,7 +10,7 @@ import { argInt, argPointer } from "../common/simd.as";
 
 /** Tokens of a split at least, as in attention-decode.ts. */
 const LEAST_SPLIT: i32 = 256;
-/** Tokens between two steps of the softmax of a lone row: long runs of keys, then of values, keep memory streaming. */
+/** Tokens between two steps of the softmax of a lone row: four pages of the usual size, read side by side. */
 const ROW_TILE: i32 = 256;
 
 /** Sets scores outside `from`…`to` of `padded` to −∞. */
@@ -28,13 +28,13 @@ function attendRow(args: usize, sequence: i32, head: i32, row: i32, from: i32, t
   const source = argPointer(args, Q) + <usize>((sequence * argInt(args, S_Q) * argInt(args, HEADS) + queryRow(args, head, row)) * width) * 4;
   const factor = scoreFactor(args);
   for (let i: usize = 0; i < <usize>width << 2; i += 16) v128.store(q + i, f32x4.mul(v128.load(source + i), factor));
-  for (let t = from; t < to; t += ROW_TILE) {
-    const end = min(t + ROW_TILE, to);
+  for (let t = from, end = 0; t < to; t = end) {
+    end = min((t & -TILE) + ROW_TILE, to);
     const padded = (end - t + 3) & ~3;
     scoreRow(args, q, sequence, head, t, end, scores);
     maskScores(scores, 0, end - t, padded);
     softmaxStep(scores, padded, state, out, width);
-    addRow(args, scores, sequence, head, t, end, out, scores + (ROW_TILE << 2) + 64);
+    addRow(args, scores, sequence, head, t, end, out);
   }
 }
 

@@ -65,13 +65,7 @@ function scoreOne(args: usize, sequence: i32, head: i32, row: i32, from: i32, to
   for (let i: usize = 0; i < <usize>argInt(args, WIDTH) << 2; i += 16) {
     v128.store(scratch + i, f32x4.mul(v128.load(source + i), factor));
   }
-  // The last store of four may pass the row's end, so a tile is scored aside.
-  const scores = scratch + (<usize>argInt(args, WIDTH) << 2);
-  for (let t = from; t < to; t += TILE) {
-    const end = min(t + TILE, to);
-    scoreRow(args, scratch, sequence, head, t, end, scores);
-    memory.copy(scoresOf(args, index) + (<usize>t << 2), scores, <usize>(end - t) << 2);
-  }
+  scoreRow(args, scratch, sequence, head, from, to, scoresOf(args, index) + (<usize>from << 2));
 }
 
 /**
@@ -197,6 +191,6 @@ export function standardAttentionValue(args: usize, begin: i32, end: i32, scratc
     const token = first / (heads / kvHeads);
     const from = visibleStart(args, length, token), to = visibleEnd(args, length, token);
     memory.fill(out, 0, <usize>width << 2);
-    addRow(args, scoresOf(args, row) + (<usize>from << 2), sequence, head, from, to, out, scratch);
+    addRow(args, scoresOf(args, row) + (<usize>from << 2), sequence, head, from, to, out);
   }
 }

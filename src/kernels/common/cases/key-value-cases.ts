@@ -57,6 +57,8 @@ const rows: readonly Row[] = [
   [[1100, 300], 3, 8, 2, 64, "f16", "causal", 16, 257],
   [[90, 700], 2, 6, 1, 32, "f32", "full", 5, 1],
   [[31], 4, 2, 2, 256, "bf16", "causal", 64, 4000],
+  [[930, 530], 1, 2, 2, 64, "f16", "causal", 64, 700],
+  [[290], 1, 2, 2, 64, "f32", "full", 64],
 ];
 
 /** Multiply-adds of float64 that the truth of one case may take. */
