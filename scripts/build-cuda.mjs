@@ -1,11 +1,11 @@
 // Compiles every src/**/*.cu into cubin/, where nvcc is: *.sm90.cu for Hopper alone, the others for Ampere and newer (machine
 // code for some, PTX for the driver to compile for the rest). Spilled registers in a tuned kernel fail the build.
 import { execFileSync } from "node:child_process";
-import { mkdirSync } from "node:fs";
-import { basename, join } from "node:path";
+import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 
 /** The Hopper kernels, none of which spills: a spill in one of them is an error. */
-const tuned = /FewRows_|ManyRows_/;
+const tuned = /FewRows_|ManyRows_|Tensor/;
 
 const targets = {
   portable: [
@@ -48,10 +48,24 @@ export function spillsOf(report) {
   return spills;
 }
 
-/** Compiles `sources`; throws with nvcc's words when one fails, and for spills of tuned kernels. */
+/** When `file` or a header that it includes was last written. */
+function lastWritten(file) {
+  const includes = [...readFileSync(file, "utf8").matchAll(/^#include "([^"]+)"/gm)];
+  const times = includes.map(([, name]) => lastWritten(join(dirname(file), name)));
+  return Math.max(statSync(file).mtimeMs, ...times);
+}
+
+/** Whether the output of `source` is younger than everything it is made of. */
+function isUpToDate(root, source) {
+  const output = join(root, cubinOf(source));
+  return existsSync(output) && statSync(output).mtimeMs > lastWritten(join(root, source));
+}
+
+/** Compiles those of `sources` that changed; throws with nvcc's words when one fails, and for spills of tuned kernels. */
 export function buildCuda(root, sources, say) {
   mkdirSync(join(root, "cubin"), { recursive: true });
   for (const source of sources) {
+    if (isUpToDate(root, source)) continue;
     const target = source.endsWith(".sm90.cu") ? targets.hopper : targets.portable;
     const flags = ["-std=c++17", "-O3", "-Xptxas", "-v", ...target, "-o", join(root, cubinOf(source))];
     // ptxas reports on standard error, which execFileSync only hands over when both go to one place.
@@ -63,7 +77,7 @@ export function buildCuda(root, sources, say) {
       if (tuned.test(name)) throw new Error(`${source}: ${name} spills ${bytes} bytes of registers`);
       say(`cuda: ${name} spills ${bytes} bytes of registers`);
     }
-    if (report.includes("C7510") || report.includes("C7520")) {
+    if (["C7510", "C7513", "C7520"].some((code) => report.includes(code))) {
       throw new Error(`${source}: the tensor core's instructions are serialised\n${report}`);
     }
   }

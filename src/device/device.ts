@@ -45,10 +45,10 @@ export interface DeviceBuffer {
 /** How a scalar argument is passed to a kernel. */
 export type ScalarKind = "i32" | "f32";
 
-/** A buffer of 16-bit values [rows, columns] that a CUDA kernel reads by tensor map, in boxes with 128-byte swizzle. */
+/** 16-bit values [rows, columns] that a CUDA kernel reads by tensor map, in boxes with 128-byte swizzle. */
 export interface CudaTensorMap {
-  /** Position of the buffer among the launch's buffers. */
-  readonly buffer: number;
+  /** Position of the buffer among the launch's buffers, or the kernel's scratch memory from a byte on. */
+  readonly buffer: number | { readonly scratchOffset: number };
   readonly rows: number;
   readonly columns: number;
   readonly boxRows: number;

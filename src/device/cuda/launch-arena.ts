@@ -110,7 +110,12 @@ export class LaunchArena {
       return at - bytes;
     };
     for (const map of launch.entry.tensorMaps ?? []) {
-      this.#encodeTensorMap(place(TENSOR_MAP), map, launch.addresses[map.buffer] ?? 0n);
+      const { buffer } = map;
+      const address =
+        typeof buffer === "number"
+          ? (launch.addresses[buffer] ?? 0n)
+          : shared.scratch + BigInt(buffer.scratchOffset);
+      this.#encodeTensorMap(place(TENSOR_MAP), map, address);
     }
     const scratch = launch.entry.scratchBytes === undefined ? [] : [shared.scratch];
     const counters = launch.entry.counters === undefined ? [] : [shared.counters];

@@ -1,7 +1,9 @@
 import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
-import type { CudaEntry, KernelSource, Launch } from "../../device/device.ts";
+import type { CudaEntry, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
 import { latentDtypeCode } from "../common/latent-cache.ts";
 import { checkBytes } from "../common/weight.ts";
+import { headGroups } from "./head-groups.ts";
+import { enqueueTensor, takesTensor } from "./mla-prefill.tensor.ts";
 import type { MlaPrefillArguments } from "./mla-prefill.ts";
 
 /** Tile edges of mla-prefill.cu. */
@@ -9,34 +11,10 @@ const EDGE = 64;
 const QUERIES = 32;
 const KEYS = 32;
 const MOST_VALUES = 256;
-/** Bytes of shared memory that a block can have on every GPU since Ampere. */
-const MOST_SHARED = 99 * 1024;
-/** Keys and values of a group of heads take no more scratch memory than this, unless one head's do. */
-const MOST_SCRATCH = 256 * 2 ** 20;
-
 /** Codes of a stored form in elements.cuh. */
 const storedCode: Readonly<Record<WeightDType, number>> = { f32: 0, f16: 1, bf16: 2 };
 
 const integers = (labels: readonly string[]) => labels.map((label) => [label, "i32"] as const);
-
-/** How many heads are expanded at a time, and into how much memory. */
-export interface HeadGroups {
-  /** Tokens for which there is room. */
-  readonly tokens: number;
-  /** Heads of a group; the last may have fewer. */
-  readonly heads: number;
-  readonly scratchBytes: number;
-}
-
-/** Groups of heads whose keys and values of `bytes` bytes a token fit the scratch memory, of nearly equal size. */
-export function headGroups(args: MlaPrefillArguments, bytes: number, extraBytes = 0): HeadGroups {
-  const named = Math.floor(args.blockTable.bytes / 4) * args.cache.pageSize;
-  const tokens = Math.min(args.maxLen ?? named, named);
-  const fitting = Math.max(1, Math.floor(MOST_SCRATCH / (tokens * bytes)));
-  const groups = Math.ceil(args.heads / fitting);
-  const heads = Math.ceil(args.heads / groups);
-  return { tokens, heads, scratchBytes: Math.max(256, tokens * (heads * bytes + extraBytes)) };
-}
 
 function expandKernel({ kvB }: MlaPrefillArguments, scratchBytes: number): KernelSource {
   return {
@@ -61,13 +39,16 @@ function attendKernel(entry: CudaEntry): KernelSource {
   };
 }
 
-function attendEntry(
-  { nopeWidth, ropeWidth, valueWidth }: MlaPrefillArguments,
-  scratchBytes: number,
-): CudaEntry {
+/** Bytes of shared memory that a block can have: less on consumer GPUs. */
+function mostShared({ features }: DeviceLimits): number {
+  return ["sm_86", "sm_89", "sm_120"].some((name) => features.has(name)) ? 99 * 1024 : 163 * 1024;
+}
+
+function attendEntry(args: MlaPrefillArguments, limits: DeviceLimits, scratchBytes: number): CudaEntry {
+  const { nopeWidth, ropeWidth, valueWidth } = args;
   const pitch = nopeWidth + ropeWidth + 4;
   const sharedBytes = 4 * ((QUERIES + KEYS) * pitch + KEYS * valueWidth + QUERIES * KEYS);
-  if (valueWidth > MOST_VALUES || sharedBytes > MOST_SHARED) {
+  if (valueWidth > MOST_VALUES || sharedBytes > mostShared(limits)) {
     throw new RangeError(
       `heads of ${nopeWidth} + ${ropeWidth} and ${valueWidth} are too wide for mla-prefill on CUDA`,
     );
@@ -76,17 +57,24 @@ function attendEntry(
   return { ...name, sharedBytes, scratchBytes };
 }
 
-/** `mlaPrefill` on CUDA in float32, its arguments checked. */
+/** `mlaPrefill` on CUDA, its arguments checked: on tensor cores where q is in 16 bits and they take the shape. */
 export function enqueueCuda(launch: Launch, args: MlaPrefillArguments): void {
-  const { heads, nopeWidth, ropeWidth, valueWidth, latentWidth, cache, maxRows } = args;
-  const { qDtype = "f32", outDtype = "f32" } = args;
+  const { heads, nopeWidth, ropeWidth, valueWidth, maxRows, qDtype = "f32", outDtype = "f32" } = args;
   checkBytes("q", args.q, maxRows * heads * (nopeWidth + ropeWidth) * bytesPerElement(qDtype));
   checkBytes("out", args.out, maxRows * heads * valueWidth * bytesPerElement(outDtype));
+  if (takesTensor(args, launch.target.limits)) enqueueTensor(launch, args);
+  else enqueueFloat(launch, args);
+}
+
+/** The same in float32, any widths. */
+function enqueueFloat(launch: Launch, args: MlaPrefillArguments): void {
+  const { heads, nopeWidth, ropeWidth, valueWidth, latentWidth, cache, maxRows } = args;
+  const { qDtype = "f32", outDtype = "f32" } = args;
   const rows = nopeWidth + valueWidth;
   const groups = headGroups(args, rows * 4);
   const { tokens, scratchBytes } = groups;
   const expand = expandKernel(args, scratchBytes);
-  const attend = attendKernel(attendEntry(args, scratchBytes));
+  const attend = attendKernel(attendEntry(args, launch.target.limits, scratchBytes));
   const cacheScalars = [latentDtypeCode(cache.dtype), cache.pageSize, tokens];
   for (let first = 0; first < heads; first += groups.heads) {
     const count = Math.min(groups.heads, heads - first);

@@ -1,3 +1,5 @@
+import { decodeToF32 } from "../../base/convert.ts";
+import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import { createRandom } from "../../base/random.ts";
 import type { CaseMemory } from "../common/cases/case-memory.ts";
 import { compareRows } from "../common/cases/compare.ts";
@@ -17,6 +19,8 @@ type Row = readonly [
   weightDtype: "f32" | "f16" | "bf16",
   cacheDtype: LatentDtype,
   queryScale: "scaled" | "unscaled",
+  /** Element type in which the queries leave where the device writes 16 bits; default f32. */
+  queryDtype?: WeightDType,
 ];
 
 const deepseek = [512, 64, 128, 128] as const;
@@ -34,7 +38,19 @@ const shapes: readonly Row[] = [
   ["prefill", 33, 2, minicpm, "halves", "bf16", "f16", "unscaled"],
   ["decode", 7, 3, minicpm, "halves", "bf16", "fp8", "unscaled"],
   ["prefill", 40, 4, deepseek, "interleaved", "bf16", "fp8", "unscaled"],
+  ["decode", 1, 5, deepseek, "interleaved", "bf16", "bf16", "unscaled", "bf16"],
+  ["decode", 9, 3, mistral, "halves", "bf16", "bf16", "scaled", "bf16"],
+  ["decode", 35, 2, glm, "interleaved", "f16", "f16", "unscaled", "f16"],
+  ["decode", 3, 2, minicpm, "halves", "f32", "bf16", "unscaled", "bf16"],
+  ["prefill", 21, 3, deepseek, "interleaved", "bf16", "bf16", "scaled", "bf16"],
 ];
+
+/** Queries and weights of the product rounded to 16 bits: by the part of the largest query that an error may be. */
+const tolerances16: Readonly<Record<WeightDType, { readonly part: number; readonly cosine: number }>> = {
+  f32: { part: 2e-6, cosine: 1e-9 },
+  f16: { part: 8e-4, cosine: 1e-6 },
+  bf16: { part: 6e-3, cosine: 2e-5 },
+};
 
 const PAGE = 16;
 const PAGES = 3;
@@ -73,16 +89,22 @@ function makeInputs([phase, rows, heads, widths, rotary, weightDtype, , scaled]:
 
 type Inputs = ReturnType<typeof makeInputs>;
 
-async function run(memory: CaseMemory, cacheDtype: LatentDtype, { data, weights, slots, sizes }: Inputs) {
+async function run(
+  memory: CaseMemory,
+  cacheDtype: LatentDtype,
+  qOutDtype: WeightDType,
+  { data, weights, slots, sizes }: Inputs,
+) {
   const { rows, heads, nopeWidth, ropeWidth, latentWidth, phase } = sizes;
   const maxRows = rows + 2;
   const q = memory.upload("q", data.q, maxRows * heads * (nopeWidth + ropeWidth) * 4);
-  const outBytes = maxRows * heads * (latentWidth + ropeWidth) * 4;
-  const qOut = phase === "decode" ? memory.reserve("qOut", outBytes) : q;
+  const outWidth = (phase === "decode" ? latentWidth : nopeWidth) + ropeWidth;
+  const outBytes = maxRows * heads * outWidth * bytesPerElement(qOutDtype);
+  const qOut = phase === "decode" || qOutDtype !== "f32" ? memory.reserve("qOut", outBytes) : q;
   const entryBytes = latentEntryBytes(cacheDtype, sizes);
   const pool = memory.reserve("cache", PAGE * PAGES * entryBytes);
   const args = {
-    ...{ ...sizes, epsilon: EPSILON, maxRows, q, qOut },
+    ...{ ...sizes, epsilon: EPSILON, maxRows, q, qOut, qOutDtype },
     latent: memory.upload("latent", data.latent, maxRows * (latentWidth + ropeWidth) * 4),
     normWeight: memory.upload("normWeight", data.normWeight),
     kvB: memory.uploadMatrix("kvB", weights),
@@ -95,7 +117,8 @@ async function run(memory: CaseMemory, cacheDtype: LatentDtype, { data, weights,
   };
   await memory.run((launch) => mlaPrologue(launch, args));
   const stored = new Uint8Array(await memory.device.read(pool, 0, pool.bytes));
-  return { queries: await memory.readFloats(qOut), stored, entryBytes };
+  const queries = decodeToF32(new Uint8Array(await memory.device.read(qOut, 0, qOut.bytes)), qOutDtype);
+  return { queries, stored, entryBytes };
 }
 
 /** The appended entries as rows of values, and a problem if any other slot was written. */
@@ -135,9 +158,14 @@ function prepare(row: Row): PreparedCase {
   const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
   return {
     async check(memory) {
-      const { queries, stored, entryBytes } = await run(memory, row[6], made);
-      const tolerance = { absolute: 2e-6 * largest, relative: 0 };
-      const compared = { output: "queries", actual: queries, width, liveRows: rows * heads, expected };
+      const dtype = (memory.device.kind === "cuda" ? row[8] : undefined) ?? "f32";
+      const { queries, stored, entryBytes } = await run(memory, row[6], dtype, made);
+      const { part, cosine } = tolerances16[dtype];
+      const tolerance = { absolute: part * largest, relative: 0, cosine };
+      const output = dtype === "f32" ? "queries" : `${dtype} queries`;
+      const compared = {
+        ...{ output, actual: queries, storedAs: dtype, width, liveRows: rows * heads, expected },
+      };
       return [compareRows({ ...compared, tolerance }), judgeEntries(stored, entryBytes, row[6], made)];
     },
   };
