@@ -1,4 +1,4 @@
-import { mergeSplits } from "../common/attention-merge.as";
+import { mergedLogSumExp, mergeSplits } from "../common/attention-merge.as";
 import {
   DTYPE, findRows, HEADS, KEYS, KV_HEADS, lengthOf, LSE, OFFSET, OUT, PARTS, Q, queryRow, ROW_BLOCK, S_Q, scoreFactor,
   sequencesOf, VALUES, visibleEnd, visibleStart, WIDTH, WORKSPACE,
@@ -127,10 +127,11 @@ export function attentionDecodeMerge(args: usize, begin: i32, end: i32, _scratch
   for (let item = begin; item < end; item++) {
     if (item / rows >= limit) return;
     const result = <usize>((item / rows) * splits * rows + (item % rows));
-    const lse = mergeSplits(
-      partials + result * rowBytes, <usize>rows * rowBytes, stats + (result << 3), <usize>rows << 3, splits, width,
+    const stat = stats + (result << 3), statStride = <usize>rows << 3;
+    const sum = mergeSplits(
+      partials + result * rowBytes, <usize>rows * rowBytes, stat, statStride, splits, width,
       argPointer(args, OUT) + <usize>item * rowBytes,
     );
-    store<f32>(argPointer(args, LSE) + (<usize>item << 2), lse);
+    store<f32>(argPointer(args, LSE) + (<usize>item << 2), mergedLogSumExp(stat, statStride, splits, sum));
   }
 }

@@ -62,7 +62,7 @@ function maxLanes(v: v128): f32 {
 /**
  * One step of the online softmax (Milakov & Gimelshein 2018) of a row of `count` base-2 scores (a multiple of 4; −∞ is
  * masked): turns them into 2^(score − max), updates the row's max and sum at `state`, and rescales the
- * `channels` values at `out` when the max rose.
+ * `channels` values at `out`, all zero at first, when the max rose.
  */
 export function softmaxStep(scores: usize, count: i32, state: usize, out: usize, channels: i32): void {
   const end = scores + (<usize>count << 2);
@@ -85,6 +85,7 @@ export function softmaxStep(scores: usize, count: i32, state: usize, out: usize,
   }
   const factor = exp2Lanes(f32x4.splat(before - after));
   store<f32>(state, load<f32>(state, 4) * f32x4.extract_lane(factor, 0) + sum, 4);
+  if (before == LOWEST) return;
   const outEnd = out + (<usize>channels << 2);
   for (let at = out; at < outEnd; at += 16) v128.store(at, f32x4.mul(v128.load(at), factor));
 }
@@ -134,6 +135,32 @@ export function scoreTile(q: usize, pairs: i32, tile: usize, count: i32, width: 
   }
 }
 
+/**
+ * Scores of the first row of the packed query pair at `q` against `count` tokens of a tile, rounded up to 8; what it sums has
+ * the order of `scoreTile`. Eight tokens make eight sums, as two rows by four tokens do.
+ */
+export function scoreOddRow(q: usize, tile: usize, count: i32, width: i32, scores: usize): void {
+  const end = q + (<usize>width << 3);
+  for (let t: usize = 0; t < <usize>count; t += 8) {
+    let a = f32x4.splat(0), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
+    let tokens = tile + (t << 4);
+    for (let at = q; at < end; at += 32, tokens += TILE_STRIDE) {
+      const x = v128.load(at);
+      a = multiplyAdd(x, v128.load(tokens), a);
+      b = multiplyAdd(x, v128.load(tokens, 16), b);
+      c = multiplyAdd(x, v128.load(tokens, 32), c);
+      d = multiplyAdd(x, v128.load(tokens, 48), d);
+      if (tokens == 0) break;
+      e = multiplyAdd(x, v128.load(tokens, 64), e);
+      f = multiplyAdd(x, v128.load(tokens, 80), f);
+      g = multiplyAdd(x, v128.load(tokens, 96), g);
+      h = multiplyAdd(x, v128.load(tokens, 112), h);
+    }
+    v128.store(scores + (t << 2), sumLanes4(a, b, c, d));
+    v128.store(scores + (t << 2), sumLanes4(e, f, g, h), 16);
+  }
+}
+
 /** Two rows of 16 channels: out += p·v over `count` tokens; `v` is the first token's first four channels. */
 function accumulatePair(p: usize, v: usize, count: i32, out0: usize, out1: usize): void {
   let a0 = v128.load(out0), b0 = v128.load(out0, 16), c0 = v128.load(out0, 32), d0 = v128.load(out0, 48);
@@ -176,5 +203,29 @@ export function accumulateTile(scores: usize, pairs: i32, tile: usize, count: i3
       const row = out + 2 * i * outStride + c;
       accumulatePair(scores + 2 * i * SCORE_STRIDE, v, count, row, row + outStride);
     }
+  }
+}
+
+/** One row: out [channels] += p·V over `count` tokens of a tile, in the order of `accumulateTile`; channels a multiple of 32. */
+export function accumulateOddRow(p: usize, tile: usize, count: i32, channels: i32, out: usize): void {
+  const end = p + (<usize>count << 2), outEnd = out + (<usize>channels << 2);
+  for (; out < outEnd; out += 128, tile += 8 * TILE_STRIDE) {
+    let a = v128.load(out), b = v128.load(out, 16), c = v128.load(out, 32), d = v128.load(out, 48);
+    let e = v128.load(out, 64), f = v128.load(out, 80), g = v128.load(out, 96), h = v128.load(out, 112);
+    let v = tile;
+    for (let at = p; at < end; at += 4, v += 16) {
+      const x = v128.load32_splat(at);
+      a = multiplyAdd(x, v128.load(v), a);
+      b = multiplyAdd(x, v128.load(v, TILE_STRIDE), b);
+      c = multiplyAdd(x, v128.load(v, 2 * TILE_STRIDE), c);
+      d = multiplyAdd(x, v128.load(v, 3 * TILE_STRIDE), d);
+      if (v == 0) break;
+      e = multiplyAdd(x, v128.load(v, 4 * TILE_STRIDE), e);
+      f = multiplyAdd(x, v128.load(v, 5 * TILE_STRIDE), f);
+      g = multiplyAdd(x, v128.load(v, 6 * TILE_STRIDE), g);
+      h = multiplyAdd(x, v128.load(v, 7 * TILE_STRIDE), h);
+    }
+    v128.store(out, a), v128.store(out, b, 16), v128.store(out, c, 32), v128.store(out, d, 48);
+    v128.store(out, e, 64), v128.store(out, f, 80), v128.store(out, g, 96), v128.store(out, h, 112);
   }
 }

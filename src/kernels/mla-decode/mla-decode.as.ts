@@ -1,5 +1,7 @@
-import { mergeSplits } from "../common/attention-merge.as";
-import { accumulateTile, LOWEST, packQueryPair, scoreTile, softmaxStep } from "../common/attention-tile.as";
+import { mergedLogSumExp, mergeSplits } from "../common/attention-merge.as";
+import {
+  accumulateOddRow, accumulateTile, LOWEST, packQueryPair, scoreOddRow, scoreTile, softmaxStep,
+} from "../common/attention-tile.as";
 import { latentEntrySize } from "../common/latent.as";
 import { TILE, widenTile } from "../common/latent-tile.as";
 import { argFloat, argInt, argPointer } from "../common/simd.as";
@@ -32,18 +34,25 @@ function findEntries(args: usize, tableRow: usize, from: i32, to: i32, target: u
   const sparse = argInt(args, MODE) == SPARSE;
   const cache = argPointer(args, CACHE);
   let count = 0;
-  for (let t = from; t < to; t++) {
-    let slot = 0;
-    if (sparse) {
-      slot = load<i32>(tableRow + (<usize>t << 2));
+  if (sparse) {
+    for (let t = from; t < to; t++) {
+      const slot = load<i32>(tableRow + (<usize>t << 2));
       if (<u32>slot >= slots) continue;
-    } else {
-      slot = load<i32>(tableRow + (<usize>(t / pageSize) << 2)) * pageSize + (t % pageSize);
+      store<usize>(target + (<usize>count << 2), cache + <usize>slot * entryBytes);
+      count++;
     }
-    store<usize>(target + (<usize>count << 2), cache + <usize>slot * entryBytes);
-    count++;
+    return count;
   }
-  return count;
+  for (let t = from; t < to; ) {
+    const page = t / pageSize, end = min((page + 1) * pageSize, to);
+    const slot = load<i32>(tableRow + (<usize>page << 2)) * pageSize + t - page * pageSize;
+    let entry = cache + <usize>slot * entryBytes;
+    for (; t < end; t++, entry += entryBytes) {
+      store<usize>(target, entry);
+      target += 4;
+    }
+  }
+  return to - from;
 }
 
 /** Position past the last token that query row `row` may see. */
@@ -70,19 +79,21 @@ function attend(
   const entries = scores + rowBlock * (TILE << 2);
   const tile = entries + (TILE << 2);
   const sparse = argInt(args, MODE) == SPARSE;
-  const pairs = (rows + 1) >> 1;
+  const pairs = rows >> 1, last = <usize>(rows - 1);
   for (let t = from; t < to; t += TILE) {
     const count = findEntries(args, tableRow, t, min(t + TILE, to), entries);
     if (count == 0) continue;
     const padded = (count + 3) & ~3;
     widenTile(entries, count, argInt(args, DTYPE), latent, rope, tile);
     scoreTile(q, pairs, tile, count, latent + rope, scores);
+    if (rows & 1) scoreOddRow(q + last * (<usize>(latent + rope) << 2), tile, count, latent + rope, scores + last * (TILE << 2));
     for (let i = 0; i < rows; i++) {
       const row = scores + <usize>(i * TILE) * 4;
       maskScores(row, sparse ? count : min(count, visibleEnd(args, length, first + i) - t), padded);
       softmaxStep(row, padded, state + (<usize>i << 3), out + <usize>(i * latent) * 4, latent);
     }
     accumulateTile(scores, pairs, tile, count, latent, out);
+    if (rows & 1) accumulateOddRow(scores + last * (TILE << 2), tile, count, latent, out + last * (<usize>latent << 2));
   }
 }
 
@@ -126,7 +137,7 @@ export function mlaDecodePartial(args: usize, begin: i32, end: i32, scratch: usi
     const firstResult = (sequence * splits + split) * totalRows + first;
     if (split * perSplit < to) {
       loadQueries(argPointer(args, Q) + <usize>((sequence * totalRows + first) * width) * 4, rows, width, argFloat(args, SCALE), q);
-      memory.fill(out, 0, <usize>(((rows + 1) & ~1) * latent) * 4);
+      memory.fill(out, 0, <usize>(rows * latent) * 4);
       attend(args, tableRow, length, split * perSplit, to, first, rows, q, state, out);
       memory.copy(argPointer(args, PARTIALS) + <usize>firstResult * <usize>latent * 4, out, <usize>(rows * latent) * 4);
     }
@@ -141,10 +152,11 @@ export function mlaDecodeMerge(args: usize, begin: i32, end: i32, _scratch: usiz
   const stats = argPointer(args, 0) + <usize>argInt(args, 7) * 4;
   for (let item = begin; item < min(end, limit); item++) {
     const result = <usize>((item / rows) * splits * rows + (item % rows));
-    const lse = mergeSplits(
-      argPointer(args, 0) + result * <usize>latent * 4, <usize>(rows * latent) * 4, stats + (result << 3), <usize>rows << 3,
+    const stat = stats + (result << 3), statStride = <usize>rows << 3;
+    const sum = mergeSplits(
+      argPointer(args, 0) + result * <usize>latent * 4, <usize>(rows * latent) * 4, stat, statStride,
       splits, latent, argPointer(args, 2) + <usize>(item * latent) * 4,
     );
-    store<f32>(argPointer(args, 3) + (<usize>item << 2), lse);
+    store<f32>(argPointer(args, 3) + (<usize>item << 2), mergedLogSumExp(stat, statStride, splits, sum));
   }
 }

@@ -42,7 +42,7 @@ export interface MlaEpilogueProjection {
   readonly batchCount?: DeviceBuffer;
 }
 
-const TOKENS_OF_ITEM = 8;
+const TOKENS_OF_ITEM = 4;
 
 const kernel: KernelSource = {
   name: "mla-epilogue",

@@ -1,11 +1,13 @@
 import { latentEntrySize } from "../common/latent.as";
-import { addFour } from "../common/latent-rows.as";
+import { addFour, multiplyFour } from "../common/latent-rows.as";
 import { narrowBf16, narrowE4m3, narrowF16 } from "../common/narrow.as";
 import { argFloat, argInt, argPointer, multiplyAdd, sumLanes } from "../common/simd.as";
 import { BF16, F16, weightSize } from "../common/weights.as";
 
 /** Tokens that share one pass over a head's W_UK. */
-const BLOCK: i32 = 8;
+const BLOCK: i32 = 4;
+/** In scratch: the addresses of four results, then the queries of a block. */
+const QUERIES: usize = 16;
 
 /** Rotates the pairs of `source` by the row of cosines, then sines, at `table`, times `scale`; `target` may be `source`. */
 function rotate(source: usize, target: usize, table: usize, width: usize, interleaved: bool, scale: f32): void {
@@ -102,20 +104,50 @@ function queryScaleAt(args: usize, position: usize, flag: i32): f32 {
   return flag ? load<f32>(argPointer(args, 3) + (position << 2)) : 1;
 }
 
-/** out[t][c] += Σ_j q[t][j]·w[j][c] over the `nope` rows j of w, [width] each; q rows are contiguous, out rows `outBytes` apart. */
-function absorb<T>(w: usize, nope: usize, width: usize, q: usize, out: usize, outBytes: usize, rows: i32): void {
+/** out[c] = Σ_j q[j]·w[j][c] over the `nope` rows j of w, [width] each, for one token. */
+function absorbOne<T>(w: usize, nope: usize, width: usize, q: usize, out: usize): void {
   const rowBytes = width * sizeof<T>();
   const quarter = nope >> 2;
+  memory.fill(out, 0, width << 2);
   for (let j: usize = 0; j < quarter; j++) {
+    addFour<T>(q + (j << 2), quarter << 2, w + j * rowBytes, quarter * rowBytes, width, out);
+  }
+}
+
+/** The same for the tokens of a block, whose queries and results scratch names. */
+function absorb<T>(w: usize, nope: usize, width: usize, rows: i32, scratch: usize): void {
+  const q = scratch + QUERIES;
+  if (rows < 3) {
     for (let row: usize = 0; row < <usize>rows; row++) {
-      const from = q + ((row * nope + j) << 2);
-      addFour<T>(from, quarter << 2, w + j * rowBytes, quarter * rowBytes, width, out + row * outBytes);
+      absorbOne<T>(w, nope, width, q + row * (nope << 2), load<u32>(scratch + (row << 2)));
+    }
+    return;
+  }
+  const rowBytes = width * sizeof<T>(), quarter = nope >> 2;
+  const packed = q + (nope << 4);
+  packQueries(q, nope, rows, packed);
+  for (let c: usize = 0; c < width; c += 8) {
+    multiplyFour<T>(packed, w + c * sizeof<T>(), quarter * rowBytes, rowBytes, quarter, scratch, c << 2);
+  }
+}
+
+/** The queries of a block, [rows, nope], side by side in the order in which `addFour` takes them; the last one fills up. */
+function packQueries(q: usize, nope: usize, rows: i32, packed: usize): void {
+  const quarterBytes = nope;
+  for (let row: usize = 0; row < 4; row++) {
+    let from = q + <usize>min(<i32>row, rows - 1) * (nope << 2);
+    let to = packed + (row << 2);
+    for (let j: usize = 0; j < nope; j += 4, from += 4, to += 64) {
+      store<f32>(to, load<f32>(from));
+      store<f32>(to, load<f32>(from + quarterBytes), 16);
+      store<f32>(to, load<f32>(from + 2 * quarterBytes), 32);
+      store<f32>(to, load<f32>(from + 3 * quarterBytes), 48);
     }
   }
 }
 
 /**
- * Items are heads × blocks of 8 tokens, a head's blocks together. Buffers: q, positions, rotaryTable, queryScale,
+ * Items are heads × blocks of 4 tokens, a head's blocks together. Buffers: q, positions, rotaryTable, queryScale,
  * kvB, qOut, rowCount; scalars: heads, d_n, d_r, d_v, d_c, interleaved, has queryScale, weight dtype, blocks.
  */
 export function mlaPrologueAbsorb(args: usize, begin: i32, end: i32, scratch: usize): void {
@@ -135,7 +167,6 @@ export function mlaPrologueAbsorb(args: usize, begin: i32, end: i32, scratch: us
     const rows = min(BLOCK, count - first);
     if (rows <= 0) continue;
     const start = <usize>first * heads + head;
-    const out = argPointer(args, 5) + start * outBytes;
     for (let row = 0; row < rows; row++) {
       const at = start + <usize>row * heads;
       const q = argPointer(args, 0) + at * qBytes;
@@ -144,15 +175,17 @@ export function mlaPrologueAbsorb(args: usize, begin: i32, end: i32, scratch: us
       const scale = queryScaleAt(args, position, argInt(args, 13));
       const table = argPointer(args, 2) + ((position * rope) << 2);
       rotate(q + (nope << 2), target + (latent << 2), table, rope, argInt(args, 12) != 0, scale);
-      const scaled = scratch + ((<usize>row * nope) << 2);
-      for (let i: usize = 0; i < nope << 2; i += 4) store<f32>(scaled + i, load<f32>(q + i) * scale);
-      memory.fill(target, 0, latent << 2);
+      const scaled = scratch + QUERIES + ((<usize>row * nope) << 2);
+      for (let i: usize = 0; i < nope << 2; i += 16) v128.store(scaled + i, f32x4.mul(v128.load(q + i), f32x4.splat(scale)));
+      store<u32>(scratch + (<usize>row << 2), <u32>target);
+    }
+    for (let row = rows; row < BLOCK; row++) {
+      store<u32>(scratch + (<usize>row << 2), load<u32>(scratch + (<usize>(rows - 1) << 2)));
     }
     const w = argPointer(args, 4) + head * headElements * weightSize(dtype);
-    const stride = heads * outBytes;
-    if (dtype == BF16) absorb<u16>(w, nope, latent, scratch, out, stride, rows);
-    else if (dtype == F16) absorb<i16>(w, nope, latent, scratch, out, stride, rows);
-    else absorb<f32>(w, nope, latent, scratch, out, stride, rows);
+    if (dtype == BF16) absorb<u16>(w, nope, latent, rows, scratch);
+    else if (dtype == F16) absorb<i16>(w, nope, latent, rows, scratch);
+    else absorb<f32>(w, nope, latent, rows, scratch);
   }
 }
 

@@ -6,7 +6,7 @@ import { checkBytes, checkWeight, dtypeCode, type WeightMatrix } from "../common
 import { enqueueCuda } from "./mla-prologue.cuda.ts";
 
 /** Tokens that share one pass over a head's W_UK; BLOCK in mla-prologue.as.ts. */
-const BLOCK = 8;
+const BLOCK = 4;
 
 /** One record per launch of `mlaPrologue`. n is `maxRows`, the tokens recorded. */
 export interface MlaPrologueArguments {
