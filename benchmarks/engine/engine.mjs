@@ -1,16 +1,25 @@
-// What the engine costs and gains on one model: batching, bookkeeping, prefix reuse, guesses.
-// node scripts/build.mjs && node benchmarks/engine/engine.mjs [model folder]
+// What the engine costs and gains on one model: batching, bookkeeping, prefix reuse, guesses. On the CPU also what part of the
+// processor's multiply-adds a step uses, measured in the same rounds: a batch can gain no more than one row leaves unused.
+// node scripts/build.mjs && node benchmarks/engine/engine.mjs [model folder] [--out results.json]
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { createCeilingMeter } from "../../dist/bench/ceilings.js";
+import { describeCommit, describeMachine } from "../../dist/bench/machine.js";
 import { openDevice } from "../../dist/device/open.js";
 import { Engine } from "../../dist/engine/engine.js";
 import { openLanguageModel } from "../../dist/engine/language-model.js";
 import { openTokenizer } from "../../dist/text/open-tokenizer.js";
 
 const root = join(fileURLToPath(import.meta.url), "../../..");
-const folder = process.argv[2] ?? join(root, "models", "shakespeare-mla");
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { out: { type: "string" } },
+});
+const folder = positionals[0] ?? join(root, "models", "shakespeare-mla");
 const BATCHES = [1, 8, 32, 64];
-const ROUNDS = 3;
+const ROUNDS = 7;
 const OUTPUT = 48;
 
 const tokenizer = await openTokenizer(folder);
@@ -53,13 +62,33 @@ async function decodeSteps(batch) {
   return steps.filter(({ decodeRows, prefillTokens }) => decodeRows === batch && prefillTokens === 0);
 }
 
+/** FLOPs of one row of a step: each weight once (16 bits), and attention over `length` cached tokens. */
+function rowFlops(length) {
+  const { attention, numLayers } = model.config;
+  const { heads, kvLoraRank, qkRopeHeadDim } = attention;
+  return model.weightBytes + 2 * numLayers * heads * (2 * kvLoraRank + qkRopeHeadDim) * length;
+}
+
+/** Multiply-adds a second of this device, times 2; null where there is no such measurement. */
+function createPeakMeter() {
+  if (device.kind !== "cpu") return { measure: () => null, free: () => {} };
+  const meter = createCeilingMeter(device);
+  return { measure: () => meter.measure(), free: () => meter.free() };
+}
+
 async function batching() {
   const steps = new Map(BATCHES.map((batch) => [batch, []]));
+  const meter = createPeakMeter();
+  const peaks = [];
   await decodeSteps(64);
   for (let round = 0; round < ROUNDS; round++) {
+    peaks.push(meter.measure());
     for (const batch of BATCHES) steps.get(batch).push(...(await decodeSteps(batch)));
   }
-  return BATCHES.map((batch) => {
+  meter.free();
+  const peak = peaks[0] && median(peaks.map(({ flopsPerSecond }) => flopsPerSecond));
+  const length = encode("ROMEO:\n").length + OUTPUT / 2;
+  const batches = BATCHES.map((batch) => {
     const all = steps.get(batch);
     const runMs = 1000 * median(all.map(({ runSeconds }) => runSeconds));
     const ownMs = 1000 * median(all.map((step) => step.scheduleSeconds + step.postprocessSeconds));
@@ -69,8 +98,11 @@ async function batching() {
       ownMs,
       ownShare: ownMs / (runMs + ownMs),
       tokensPerSecond: (1000 * batch) / (runMs + ownMs),
+      shareOfPeak: peak && (batch * rowFlops(length)) / (runMs / 1000) / peak,
     };
   });
+  const bytesPerSecond = peaks[0] && median(peaks.map((one) => one.bytesPerSecond));
+  return { batches, ceilings: peak && { flopsPerSecond: peak, bytesPerSecond } };
 }
 
 async function prefixReuse(tokens) {
@@ -115,18 +147,30 @@ async function guesses(draftTokens) {
 
 const result = {
   model: folder.split("/").at(-1),
+  machine: describeMachine(),
+  commit: describeCommit(),
   device: device.kind,
+  deviceName: device.name,
   computeUnits: device.limits.computeUnits,
-  batches: await batching(),
+  ...(await batching()),
   prefix: await prefixReuse(Math.min(1000, model.maxContext - 8)),
   guesses: [await guesses(2), await guesses(4)],
 };
-for (const { batch, runMs, ownMs, ownShare, tokensPerSecond } of result.batches) {
+for (const { batch, runMs, ownMs, ownShare, tokensPerSecond, shareOfPeak } of result.batches) {
   const [run, own] = [runMs.toFixed(2), (ownMs * 1000).toFixed(0)];
   const times = (tokensPerSecond / result.batches[0].tokensPerSecond).toFixed(2);
   const share = `${(100 * ownShare).toFixed(2)} %`;
+  const used = shareOfPeak ? `, ${(100 * shareOfPeak).toFixed(0)} % of the multiply-adds` : "";
   console.log(
-    `batch ${batch}: step ${run} ms, of the engine's own ${own} µs (${share}); ${tokensPerSecond.toFixed(0)} tokens/s, × ${times}`,
+    `batch ${batch}: step ${run} ms, of the engine's own ${own} µs (${share}); ` +
+      `${tokensPerSecond.toFixed(0)} tokens/s, × ${times}${used}`,
+  );
+}
+if (result.ceilings) {
+  const { flopsPerSecond, bytesPerSecond } = result.ceilings;
+  const most = (1 / result.batches[0].shareOfPeak).toFixed(2);
+  console.log(
+    `ceilings ${(flopsPerSecond / 1e9).toFixed(0)} GFLOPS, ${(bytesPerSecond / 1e9).toFixed(0)} GB/s: no batch can give more than × ${most}`,
   );
 }
 const { tokens, coldMs, warmMs, gain } = result.prefix;
@@ -139,6 +183,7 @@ for (const { draftTokens, acceptance, steps, gain: faster } of result.guesses) {
     `${draftTokens} guesses on repetitive text: ${share} right, ${steps} steps for 200 tokens, × ${faster.toFixed(2)}`,
   );
 }
+if (flags.out) writeFileSync(flags.out, `${JSON.stringify(result, null, 1)}\n`);
 console.log(JSON.stringify(result));
 model.close();
 await device.close();

@@ -4,7 +4,7 @@ import type { Engine } from "./engine.ts";
 import type { GenerateEvent } from "./events.ts";
 import { nextTurn } from "./next-turn.ts";
 import type { GenerateRequest } from "./request.ts";
-import type { SequenceTimings, StepTimings } from "./statistics.ts";
+import type { RequestSummary, SequenceTimings, StepTimings } from "./statistics.ts";
 
 const promptIds = [3, 1, 4, 1, 5];
 const greedy = { promptIds, temperature: 0, ignoreEos: true } as const;
@@ -193,6 +193,7 @@ describe("the end of an engine", () => {
 it("an observer hears of every step, output and end", async () => {
   const steps: StepTimings[] = [];
   const ends: SequenceTimings[] = [];
+  const requests: RequestSummary[] = [];
   let [firstTokens, laterTokens] = [0, 0];
   const { engine } = fakeEngine(
     {},
@@ -200,6 +201,7 @@ it("an observer hears of every step, output and end", async () => {
       observer: {
         stepEnd: (step) => steps.push(step),
         sequenceEnd: (end) => ends.push(end),
+        requestEnd: (summary) => requests.push(summary),
         firstToken: () => firstTokens++,
         nextTokens: (_seconds, tokens) => {
           laterTokens += tokens;
@@ -221,4 +223,15 @@ it("an observer hears of every step, output and end", async () => {
   expect(firstTokenSeconds! + decodeSeconds).toBeLessThanOrEqual(totalSeconds);
   expect(events.filter(({ kind }) => kind === "tokens")).toHaveLength(6);
   expect(engine.statistics()).toMatchObject({ steps: 6, prefillTokens: 5, completionTokens: 6 });
+  await collect(engine.generate({ ...greedy, n: 3, maxTokens: 2 }), 3);
+  const left = engine.generate({ ...greedy, n: 2 });
+  await left.next();
+  await left.return?.();
+  await turns(2);
+  expect(requests).toEqual([
+    { n: 1, maxTokens: 6, longestOutput: 6 },
+    { n: 3, maxTokens: 2, longestOutput: 2 },
+    { n: 2, maxTokens: null, longestOutput: expect.any(Number) },
+  ]);
+  expect(ends).toHaveLength(6);
 });

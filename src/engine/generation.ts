@@ -4,6 +4,7 @@ import { EventStream } from "./event-stream.ts";
 import { dependsOnOutput, LogitsRules } from "./logits-rules.ts";
 import type { CheckedRequest } from "./request.ts";
 import { Sequence } from "./sequence.ts";
+import type { RequestSummary } from "./statistics.ts";
 import { TextOutput } from "./text-output.ts";
 
 /** What the engine gives to each of its requests. */
@@ -27,12 +28,14 @@ export class Generation {
   readonly stream: EventStream;
   readonly #context: GenerationContext;
   readonly #signal: AbortSignal | null;
+  readonly #maxTokens: number | null;
   #open: number;
 
   /** Throws as the constructors of stop strings and the request's constraint do. */
   constructor(request: CheckedRequest, context: GenerationContext) {
     this.#context = context;
     this.#signal = request.signal;
+    this.#maxTokens = request.maxTokens;
     this.completions = Array.from({ length: request.n }, (_, index) =>
       createCompletion(request, index, context),
     );
@@ -47,6 +50,11 @@ export class Generation {
   /** Whether it takes no more output. */
   get isOver(): boolean {
     return this.#open === 0;
+  }
+
+  get summary(): RequestSummary {
+    const longestOutput = Math.max(...this.completions.map(({ sequence }) => sequence.outputLength));
+    return { n: this.completions.length, maxTokens: this.#maxTokens, longestOutput };
   }
 
   /** Passes output on; holds the sequence back when too much of it lies unread. */

@@ -26,4 +26,10 @@ export { ModelRunner, type ModelRunnerOptions } from "./model-runner.ts";
 export { promptLogits } from "./prompt-logits.ts";
 export type { GenerateRequest, TokenConstraint } from "./request.ts";
 export type { AdjustLogits, DecodeRow, PrefillChunk, Runner } from "./runner-types.ts";
-export type { EngineObserver, EngineStatistics, SequenceTimings, StepTimings } from "./statistics.ts";
+export type {
+  EngineObserver,
+  EngineStatistics,
+  RequestSummary,
+  SequenceTimings,
+  StepTimings,
+} from "./statistics.ts";

@@ -57,10 +57,14 @@ export class Roster {
   /** Takes one sequence out; ignored when it is out already. */
   retire(completion: Completion, reason: SequenceTimings["reason"]): void {
     const { sequence } = completion;
-    if (!this.#entries.has(sequence) || this.#leaving.has(sequence)) return;
+    const generation = this.#entries.get(sequence)?.generation;
+    if (generation === undefined || this.#leaving.has(sequence)) return;
     this.#totals.sequenceEnd(completion.timings(reason, performance.now()));
     if (this.#isStepping) this.#leaving.add(sequence);
     else this.#takeOut(sequence);
+    const isAtWork = ({ sequence: other }: Completion) =>
+      this.#entries.has(other) && !this.#leaving.has(other);
+    if (!generation.completions.some(isAtWork)) this.#totals.requestEnd(generation.summary);
   }
 
   /** Runs part of a step during which no sequence may leave the scheduler. */

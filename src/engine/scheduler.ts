@@ -31,6 +31,7 @@ export class Scheduler {
   /** Sequences outside the batch that still hold pages. */
   readonly #idleHolders = new Set<Sequence>();
   #preemptions = 0;
+  #drafts = 0;
   #draftedTokens = 0;
   #acceptedTokens = 0;
 
@@ -46,6 +47,7 @@ export class Scheduler {
       waiting: this.#queue.size,
       paused: this.#paused.size,
       preemptions: this.#preemptions,
+      drafts: this.#drafts,
       draftedTokens: this.#draftedTokens,
       acceptedTokens: this.#acceptedTokens,
     };
@@ -81,8 +83,9 @@ export class Scheduler {
     for (const { sequence } of plan.prefills) {
       if (this.#options.prefixReuse) this.cache.publish(sequence.cached!, sequence.promptIds);
     }
-    const { added, drafted, accepted } = settleStep(plan, draws, this.cache);
+    const { added, drafts, drafted, accepted } = settleStep(plan, draws, this.cache);
     for (const { sequence, tokenIds } of added) this.#queue.charge(sequence.client, tokenIds.length);
+    this.#drafts += drafts;
     this.#draftedTokens += drafted;
     this.#acceptedTokens += accepted;
     return added;

@@ -5,6 +5,8 @@ import type { DecodeWork, SequenceTokens, StepDraws, StepPlan } from "./step-pla
 export interface SettledStep {
   /** Decodes first. */
   readonly added: readonly SequenceTokens[];
+  /** Works that had guesses. */
+  readonly drafts: number;
   /** Guesses that were checked, and those that were right. */
   readonly drafted: number;
   readonly accepted: number;
@@ -27,6 +29,7 @@ export function settleStep(plan: StepPlan, draws: StepDraws, cache: PagedLatentC
   });
   return {
     added: [...decoded, ...prefilled].filter(({ tokenIds }) => tokenIds.length > 0),
+    drafts: plan.decodes.filter(({ drafts }) => drafts > 0).length,
     drafted: plan.decodes.reduce((sum, { drafts }) => sum + drafts, 0),
     accepted: decoded.reduce((sum, { tokenIds }) => sum + Math.max(0, tokenIds.length - 1), 0),
   };

@@ -23,6 +23,8 @@ export interface EngineStatistics {
   /** Of those, tokens found in the cache. */
   readonly cachedTokens: number;
   readonly completionTokens: number;
+  /** Steps of a sequence that checked drafted tokens. */
+  readonly drafts: number;
   /** Tokens a drafter proposed, and those of them that were right. */
   readonly draftedTokens: number;
   readonly acceptedTokens: number;
@@ -47,6 +49,16 @@ export interface SequenceTimings {
   readonly totalSeconds: number;
 }
 
+/** A request whose sequences all ended. */
+export interface RequestSummary {
+  /** Sequences it asked for. */
+  readonly n: number;
+  /** Output tokens it allowed each; null when the context was the limit. */
+  readonly maxTokens: number | null;
+  /** Output tokens of its longest sequence. */
+  readonly longestOutput: number;
+}
+
 /** What one step did; times in seconds. */
 export interface StepTimings {
   readonly decodeRows: number;
@@ -62,5 +74,7 @@ export interface EngineObserver {
   /** Time between two outputs of one sequence; `tokens` came at once. */
   nextTokens?(seconds: number, tokens: number): void;
   sequenceEnd?(timings: SequenceTimings): void;
+  /** After the last `sequenceEnd` of a request. */
+  requestEnd?(summary: RequestSummary): void;
   stepEnd?(timings: StepTimings): void;
 }

@@ -1,5 +1,11 @@
 import type { Completion } from "./completion.ts";
-import type { EngineObserver, EngineStatistics, SequenceTimings, StepTimings } from "./statistics.ts";
+import type {
+  EngineObserver,
+  EngineStatistics,
+  RequestSummary,
+  SequenceTimings,
+  StepTimings,
+} from "./statistics.ts";
 import type { StepPlan } from "./step-plan.ts";
 
 type Totals = Pick<
@@ -75,5 +81,10 @@ export class EngineTotals {
   sequenceEnd(timings: SequenceTimings): void {
     this.#finished[timings.reason]++;
     this.#observer.sequenceEnd?.(timings);
+  }
+
+  /** Counts the end of a request's last sequence. */
+  requestEnd(summary: RequestSummary): void {
+    this.#observer.requestEnd?.(summary);
   }
 }

@@ -82,6 +82,28 @@ describe("answers", () => {
     for (const name of ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"]) {
       expect(text).toContain(`vllm:${name}{${labels}} 0`);
     }
+    expect(text).toMatch(/vllm:cache_config_info\{block_size="64",num_gpu_blocks="\d+",.*\} 1/);
+    // What vLLM's own dashboard asks for, and the rest of what its server shows of a request.
+    const histograms = [
+      ...[
+        "time_to_first_token",
+        "inter_token_latency",
+        "request_time_per_output_token",
+        "e2e_request_latency",
+      ],
+      ...["request_queue_time", "request_inference_time", "request_prefill_time", "request_decode_time"],
+    ].map((name) => `${name}_seconds`);
+    histograms.push("request_prompt_tokens", "request_generation_tokens", "iteration_tokens_total");
+    histograms.push("request_max_num_generation_tokens", "request_params_n", "request_params_max_tokens");
+    for (const name of histograms) {
+      const count = text.match(`\nvllm:${name}_count{${labels}} (\\d+)`)?.[1];
+      const expected = { inter_token_latency_seconds: "7", iteration_tokens_total: "8" }[name] ?? "1";
+      expect(count, name).toBe(expected);
+      expect(text).toContain(`\nvllm:${name}_bucket{le="`);
+    }
+    const totals = ["num_preemptions", "prompt_tokens", "prefix_cache_queries", "prefix_cache_hits"];
+    totals.push("spec_decode_num_drafts", "spec_decode_num_draft_tokens", "spec_decode_num_accepted_tokens");
+    for (const name of totals) expect(text).toMatch(new RegExp(`\nvllm:${name}_total\\{${labels}\\} \\d`));
   });
 
   it("the page is one file that asks nobody else", async () => {

@@ -8,6 +8,7 @@ const tokenBuckets = [
 const requestBuckets = [
   0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
 ];
+const sequenceBuckets = [1, 2, 5, 10, 20];
 const countBuckets = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000];
 
 /** Histograms of seconds: vLLM's names and buckets, with one finer bucket than its 10 ms between tokens. */
@@ -54,7 +55,7 @@ export const durationHistograms = {
   },
 } as const;
 
-/** Histograms of token counts. */
+/** Histograms of counts: tokens, and a request's sequences. */
 export const tokenHistograms = {
   step: { name: "vllm:iteration_tokens_total", help: "Tokens of a step.", buckets: countBuckets },
   prompt: { name: "vllm:request_prompt_tokens", help: "Prompt tokens of a sequence.", buckets: countBuckets },
@@ -63,4 +64,15 @@ export const tokenHistograms = {
     help: "Output tokens of a sequence.",
     buckets: countBuckets,
   },
+  longest: {
+    name: "vllm:request_max_num_generation_tokens",
+    help: "Output tokens of a request's longest sequence.",
+    buckets: countBuckets,
+  },
+  asked: {
+    name: "vllm:request_params_max_tokens",
+    help: "Output tokens that a request allowed, where it said so.",
+    buckets: countBuckets,
+  },
+  sequences: { name: "vllm:request_params_n", help: "Sequences of a request.", buckets: sequenceBuckets },
 } as const;

@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { GenerationEngine } from "../engine/engine-types.ts";
+import { PAGE_SIZE } from "../engine/language-model.ts";
 import type { EngineObserver, EngineStatistics } from "../engine/statistics.ts";
 import { durationHistograms, tokenHistograms } from "./metric-buckets.ts";
 
@@ -24,6 +25,7 @@ const counters: Record<string, [help: string, value: (now: EngineStatistics) => 
   "vllm:generation_tokens_total": ["Output tokens.", ({ completionTokens }) => completionTokens],
   "vllm:prefix_cache_queries_total": ["Prompt tokens looked up.", ({ promptTokens }) => promptTokens],
   "vllm:prefix_cache_hits_total": ["Prompt tokens found in the cache.", ({ cachedTokens }) => cachedTokens],
+  "vllm:spec_decode_num_drafts_total": ["Checks of drafted tokens.", ({ drafts }) => drafts],
   "vllm:spec_decode_num_draft_tokens_total": ["Tokens drafted.", ({ draftedTokens }) => draftedTokens],
   "vllm:spec_decode_num_accepted_tokens_total": [
     "Drafted tokens that were right.",
@@ -66,6 +68,12 @@ function watchTotals(registry: Registry, engine: Pick<GenerationEngine, "statist
       },
     });
   }
+  new Gauge({
+    name: "vllm:cache_config_info",
+    help: "Pages of the cache and their tokens, as labels; always 1.",
+    labelNames: ["block_size", "num_gpu_blocks"],
+    registers,
+  }).set({ block_size: PAGE_SIZE, num_gpu_blocks: engine.statistics().pageCount }, 1);
   new Counter({
     name: "vllm:request_success_total",
     help: "Sequences that ended, by reason.",
@@ -115,6 +123,11 @@ function observerOf(
       for (let i = 0; i < count; i++) durations.betweenTokens.observe(seconds / count);
     },
     stepEnd: ({ decodeRows, prefillTokens }) => tokens.step.observe(decodeRows + prefillTokens),
+    requestEnd({ n, maxTokens, longestOutput }) {
+      tokens.sequences.observe(n);
+      tokens.longest.observe(longestOutput);
+      if (maxTokens !== null) tokens.asked.observe(maxTokens);
+    },
     sequenceEnd(timings) {
       const { queueSeconds, firstTokenSeconds, decodeSeconds, completionTokens } = timings;
       durations.total.observe(timings.totalSeconds);

@@ -138,12 +138,75 @@ describe("clients that misbehave", () => {
   });
 });
 
+describe("requests that are refused over HTTP, and nothing is left of them", () => {
+  const utf8 = Buffer.from([...Buffer.from('{"prompt": "'), 0xff, 0xfe, ...Buffer.from('"}')]);
+  const long = JSON.stringify({ prompt: "sweet sorrow ".repeat(2000) });
+  it.each<[string, string | Buffer, number, string]>([
+    ["bytes that are no UTF-8", utf8, 400, "invalid_encoding"],
+    ["half an object", '{"prompt": "ROMEO', 400, "invalid_json"],
+    ["no body", "", 400, "invalid_json"],
+    ["a prompt over the context", long, 400, "context_length_exceeded"],
+    ["more output than the context", '{"prompt": "a", "max_tokens": 1e5}', 400, "context_length_exceeded"],
+    ["n of 10⁹", '{"prompt": "a", "n": 1000000000}', 400, "invalid_value"],
+    ["a temperature of 1e308", '{"prompt": "a", "temperature": 1e308}', 400, "invalid_value"],
+    ["ids past the vocabulary", '{"prompt": [4294967295]}', 400, "invalid_value"],
+    ["nested lists", `{"prompt": ${"[".repeat(5000)}${"]".repeat(5000)}}`, 400, "invalid_value"],
+  ])("%s", async (_, body, status, code) => {
+    const socket = await open();
+    const answer = read(socket, (text) => text.includes('"error"'));
+    socket.write(head(body));
+    socket.write(body);
+    const text = await answer;
+    socket.destroy();
+    expect(text).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    expect(text).toContain(`"code":"${code}"`);
+    expect(await server.settle()).toMatchObject({ usedPages: 0, failedSteps: 0 });
+  });
+});
+
+it("a device that fails in a step: 5xx for the requests in it, and the next one works", async () => {
+  const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "secret", maxRetries: 0 });
+  const body = { model: "shakespeare-mla", prompt: "ROMEO:\n", temperature: 0, max_tokens: 200 };
+  const more = { ignore_eos: true };
+  const { text } = (await client.completions.create({ ...body, ...more, max_tokens: 20 })).choices[0]!;
+  const { device } = server;
+  const isolated = Object.getPrototypeOf(device).read as typeof device.read;
+  const failNext = () => {
+    device.read = () => {
+      device.read = isolated;
+      return Promise.reject(new Error("the device is gone"));
+    };
+  };
+  const before = server.model.engine.statistics().failedSteps;
+  failNext();
+  await expect(client.completions.create({ ...body, ...more })).rejects.toThrow(OpenAI.InternalServerError);
+  const stream = await client.completions.create({ ...body, ...more, stream: true });
+  const whole = client.completions.create({ ...body, ...more }).then(
+    () => 200,
+    (error: unknown) => (error as { status?: number }).status,
+  );
+  const pieces = stream[Symbol.asyncIterator]();
+  await pieces.next();
+  while (server.model.engine.statistics().running < 2) await new Promise((done) => setTimeout(done, 1));
+  failNext();
+  const rest = async () => {
+    while (!(await pieces.next()).done);
+  };
+  await expect(rest()).rejects.toThrow(/step/);
+  expect(await whole).toBe(500);
+  const next = await client.completions.create({ ...body, ...more, max_tokens: 20 });
+  expect(next.choices[0]!.text).toBe(text);
+  expect(await server.settle()).toMatchObject({ usedPages: 0, failedSteps: before + 2 });
+});
+
 it("64 streaming clients at once, over and over: no error, no page lost, flat memory, fair ends", async () => {
   const seconds = Number(process.env.FLASHMLA_LOAD_SECONDS ?? 10);
+  const failed = server.model.engine.statistics().failedSteps;
   const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "secret", maxRetries: 0 });
   const deadline = performance.now() + seconds * 1000;
   const counts = new Array<number>(64).fill(0);
   const heaps: number[] = [];
+  const resident: number[] = [];
   const one = async (_: number, index: number) => {
     while (performance.now() < deadline) {
       const prompt = `${index % 8 === 0 ? "ROMEO" : "JULIET"}:\nThou hast ${counts[index]} of ${index}`;
@@ -160,12 +223,14 @@ it("64 streaming clients at once, over and over: no error, no page lost, flat me
       }
       expect(reason).toBe("length");
       counts[index]!++;
-      heaps.push(process.memoryUsage().heapUsed);
+      const { heapUsed, rss } = process.memoryUsage();
+      heaps.push(heapUsed);
+      resident.push(rss);
     }
   };
   await Promise.all(counts.map(one));
   const now = await server.settle();
-  expect(now).toMatchObject({ usedPages: 0, failedSteps: 0 });
+  expect(now).toMatchObject({ usedPages: 0, failedSteps: failed });
   const total = counts.reduce((sum, count) => sum + count, 0);
   console.info(
     `${total} streams of 64 clients in ${seconds} s; each client ${Math.min(...counts)} to ${Math.max(...counts)}`,
@@ -173,4 +238,5 @@ it("64 streaming clients at once, over and over: no error, no page lost, flat me
   expect(Math.min(...counts)).toBeGreaterThanOrEqual(Math.floor(Math.max(...counts) / 2) - 1);
   const half = Math.ceil(heaps.length / 2);
   expect(Math.min(...heaps.slice(half))).toBeLessThan(Math.max(...heaps.slice(0, half)) * 1.5 + 50e6);
+  expect(Math.max(...resident.slice(half))).toBeLessThan(Math.max(...resident.slice(0, half)) + 128e6);
 }, 180_000);

@@ -16,6 +16,8 @@ export interface LoadRequest {
 
 /** How a request fared; times in milliseconds from when it was sent. */
 export interface RequestResult {
+  /** When it was sent, as `performance.now()` tells. */
+  readonly sentAt: number;
   readonly inputTokens: number;
   readonly outputTokens: number;
   readonly firstTokenMs: number;
@@ -90,6 +92,7 @@ export async function timeRequest(
   }
   if (usage === null || times.length === 0) return { error: "the stream ended without output and usage" };
   return {
+    sentAt: start,
     inputTokens: usage.prompt_tokens,
     outputTokens: usage.completion_tokens,
     firstTokenMs: times[0]!,

@@ -63,6 +63,7 @@ it("the figures are defined as vllm bench serve defines them", () => {
   expect(spreadOf([])).toEqual({ mean: 0, median: 0, p99: 0 });
   const one = (firstTokenMs: number): RequestResult => {
     return {
+      sentAt: 5000 + 8 * firstTokenMs,
       inputTokens: 10,
       outputTokens: 5,
       firstTokenMs,
@@ -80,8 +81,18 @@ it("the figures are defined as vllm bench serve defines them", () => {
     itl: { median: 10 },
     ttft: { mean: 200 },
     e2el: { p99: expect.closeTo(338, 9) },
+    // Sent 1.6 s apart, so the first second sees one of them, the second and third the other.
+    ...{ peakOutputTokensPerSecond: 5, peakConcurrentRequests: 1 },
   });
-  const lines = formatReport(report).split("\n");
+  const lines = formatReport(report, { concurrency: 8, rate: 2.5 }).split("\n");
+  expect(lines.slice(1, 6)).toEqual([
+    "Successful requests:                     2",
+    "Failed requests:                         0",
+    "Maximum request concurrency:             8",
+    "Request rate configured (RPS):           2.50",
+    "Benchmark duration (s):                  2.00",
+  ]);
+  expect(lines).toContain("Peak output token throughput (tok/s):    5.00");
   expect(lines[0]).toBe("============ Serving Benchmark Result ============");
   expect(lines).toContain("Request goodput (req/s):                 0.50");
   expect(lines).toContain("-----Time per Output Token (excl. 1st token)------");

@@ -1,5 +1,5 @@
 import type { RequestResult } from "./completion-client.ts";
-import type { LoadResult } from "./load.ts";
+import type { LoadOptions, LoadResult } from "./load.ts";
 
 /** Milliseconds a request may take to count as good. */
 export interface Goals {
@@ -26,6 +26,10 @@ export interface ServeReport {
   /** Requests within all goals a second; null without goals. */
   readonly goodput: number | null;
   readonly outputTokensPerSecond: number;
+  /** Pieces of output in the fullest second, counted from the first request on. */
+  readonly peakOutputTokensPerSecond: number;
+  /** Requests under way in the fullest second. */
+  readonly peakConcurrentRequests: number;
   readonly tokensPerSecond: number;
   /** Time to first token. */
   readonly ttft: Spread;
@@ -60,11 +64,32 @@ function isGood(result: RequestResult, { ttft, tpot, e2el }: Goals): boolean {
   return within(result.firstTokenMs, ttft) && within(perToken, tpot) && within(result.totalMs, e2el);
 }
 
+/** The fullest second of a load, by pieces of output and by requests under way in any part of it. */
+function peaksOf(results: readonly RequestResult[]): { pieces: number; requests: number } {
+  const start = Math.min(...results.map(({ sentAt }) => sentAt));
+  const pieces = new Map<number, number>();
+  const requests = new Map<number, number>();
+  const count = (seconds: Map<number, number>, second: number) =>
+    seconds.set(second, (seconds.get(second) ?? 0) + 1);
+  for (const { sentAt, firstTokenMs, betweenMs, totalMs } of results) {
+    const secondOf = (ms: number) => Math.floor((sentAt - start + ms) / 1000);
+    let at = firstTokenMs;
+    count(pieces, secondOf(at));
+    for (const between of betweenMs) {
+      at += between;
+      count(pieces, secondOf(at));
+    }
+    for (let second = secondOf(0); second <= secondOf(totalMs); second++) count(requests, second);
+  }
+  return { pieces: Math.max(0, ...pieces.values()), requests: Math.max(0, ...requests.values()) };
+}
+
 /** Sums a load up. */
 export function reportLoad({ seconds, results, failures }: LoadResult, goals: Goals): ServeReport {
   const sum = (of: (result: RequestResult) => number) => results.reduce((total, one) => total + of(one), 0);
   const inputTokens = sum((one) => one.inputTokens);
   const outputTokens = sum((one) => one.outputTokens);
+  const peaks = peaksOf(results);
   const hasGoals = Object.values(goals).some((goal) => goal !== undefined);
   return {
     completed: results.length,
@@ -75,6 +100,8 @@ export function reportLoad({ seconds, results, failures }: LoadResult, goals: Go
     requestsPerSecond: results.length / seconds,
     goodput: hasGoals ? results.filter((one) => isGood(one, goals)).length / seconds : null,
     outputTokensPerSecond: outputTokens / seconds,
+    peakOutputTokensPerSecond: peaks.pieces,
+    peakConcurrentRequests: peaks.requests,
     tokensPerSecond: (inputTokens + outputTokens) / seconds,
     ttft: spreadOf(results.map(({ firstTokenMs }) => firstTokenMs)),
     tpot: spreadOf(results.filter((one) => one.outputTokens > 1).map(tpotOf)),
@@ -101,18 +128,25 @@ function spreadRows(heading: string, name: string, { mean, median, p99 }: Spread
   ];
 }
 
-/** The report in the layout of `vllm bench serve`. */
-export function formatReport(report: ServeReport): string {
+/** The report in the layout of `vllm bench serve`, with the limits of the load where they are given. */
+export function formatReport(
+  report: ServeReport,
+  load: Partial<Pick<LoadOptions, "concurrency" | "rate">> = {},
+): string {
   return [
     title(" Serving Benchmark Result ", "="),
     row("Successful requests:", report.completed, 0),
     row("Failed requests:", report.failed, 0),
+    ...(load.concurrency === undefined ? [] : [row("Maximum request concurrency:", load.concurrency, 0)]),
+    ...(Number.isFinite(load.rate ?? Number.NaN) ? [row("Request rate configured (RPS):", load.rate!)] : []),
     row("Benchmark duration (s):", report.seconds),
     row("Total input tokens:", report.inputTokens, 0),
     row("Total generated tokens:", report.outputTokens, 0),
     row("Request throughput (req/s):", report.requestsPerSecond),
     ...(report.goodput === null ? [] : [row("Request goodput (req/s):", report.goodput)]),
     row("Output token throughput (tok/s):", report.outputTokensPerSecond),
+    row("Peak output token throughput (tok/s):", report.peakOutputTokensPerSecond),
+    row("Peak concurrent requests:", report.peakConcurrentRequests),
     row("Total Token throughput (tok/s):", report.tokensPerSecond),
     ...spreadRows("Time to First Token", "TTFT", report.ttft),
     ...spreadRows("Time per Output Token (excl. 1st token)", "TPOT", report.tpot),

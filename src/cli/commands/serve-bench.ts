@@ -50,7 +50,7 @@ async function benchServe(flags: ServeBenchFlags): Promise<void> {
   note(`${requests.length} requests to ${endpoint.model} at ${url}, ${flags.concurrency} at once`);
   const result = await runLoad(endpoint, requests, flags);
   const report = reportLoad(result, goodput);
-  if (!json) printLine(formatReport(report));
+  if (!json) printLine(formatReport(report, flags));
   if (result.failures.length > 0) note(`first failure: ${result.failures[0]!.error}`);
   if (json) printJson({ ...report, load: { ...flags, apiKey: undefined, model: endpoint.model } });
   if (report.completed === 0) throw new UserError("No request was answered; the failure is above.");

@@ -179,20 +179,29 @@ function multiplyAs<T>(weight: usize, rowBytes: usize, count: i32, columns: i32,
   }
 }
 
-/** Turns sums by tile into `out` [rows, 4 · tiles]. */
+/** Turns sums by tile into `out` [rows, 4 · tiles], four tiles at a time. */
 function orderSums(sums: usize, tiles: i32, rows: i32, out: usize): void {
-  const laneBytes = <usize>tiles << 2;
+  const laneBytes = <usize>tiles << 2, step = sumBytes(rows);
   for (let row = 0; row < rows; row++) {
     let from = sums + (<usize>row << 4);
     let to = out + ((<usize>row * <usize>tiles) << 4);
-    for (let tile = 0; tile < tiles; tile++) {
+    let tile = 0;
+    for (; tile + 4 <= tiles; tile += 4, from += 4 * step, to += 16) {
+      const a = v128.load(from), b = v128.load(from + step);
+      const c = v128.load(from + 2 * step), d = v128.load(from + 3 * step);
+      const ab = v128.shuffle<f32>(a, b, 0, 4, 1, 5), cd = v128.shuffle<f32>(c, d, 0, 4, 1, 5);
+      v128.store(to, v128.shuffle<i64>(ab, cd, 0, 2));
+      v128.store(to + laneBytes, v128.shuffle<i64>(ab, cd, 1, 3));
+      const high = v128.shuffle<f32>(a, b, 2, 6, 3, 7), other = v128.shuffle<f32>(c, d, 2, 6, 3, 7);
+      v128.store(to + 2 * laneBytes, v128.shuffle<i64>(high, other, 0, 2));
+      v128.store(to + 3 * laneBytes, v128.shuffle<i64>(high, other, 1, 3));
+    }
+    for (; tile < tiles; tile++, from += step, to += 4) {
       const v = v128.load(from);
       v128.store_lane<f32>(to, v, 0);
       v128.store_lane<f32>(to + laneBytes, v, 1);
       v128.store_lane<f32>(to + 2 * laneBytes, v, 2);
       v128.store_lane<f32>(to + 3 * laneBytes, v, 3);
-      from += sumBytes(rows);
-      to += 4;
     }
   }
 }

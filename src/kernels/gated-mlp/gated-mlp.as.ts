@@ -17,10 +17,12 @@ function gateUpPanel(args: usize, first: i32, count: i32, rows: i32, out: usize,
   multiplyPanel(argInt(args, 7), gateRows, gateBytes, count, columns, rows, scratch, gate);
   multiplyPanel(argInt(args, 8), upRows, upBytes, count, columns, rows, scratch, up);
   for (let row = 0; row < rows; row++) {
-    for (let j = 0; j < count; j += 4) {
-      const at = <usize>j << 2;
-      storeLanes(out + at, f32x4.mul(siluLanes(v128.load(gate + at)), v128.load(up + at)), count - j);
+    let at: usize = 0;
+    for (; at + 16 <= <usize>count << 2; at += 16) {
+      v128.store(out + at, f32x4.mul(siluLanes(v128.load(gate + at)), v128.load(up + at)));
     }
+    const left = count - <i32>(at >> 2);
+    if (left > 0) storeLanes(out + at, f32x4.mul(siluLanes(v128.load(gate + at)), v128.load(up + at)), left);
     gate += resultStride(count);
     up += resultStride(count);
     out += <usize>argInt(args, 6) << 2;

@@ -12,7 +12,15 @@ function finish(args: usize, sums: usize, row: i32, rows: i32, column: i32, coun
   const accumulates = argInt(args, 9) != 0;
   let out = argPointer(args, 3) + <usize>row * outStride + (<usize>column << 2);
   for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < count; j += 4) {
+    let j = 0;
+    if (bias == 0) {
+      for (; j + 4 <= count; j += 4) {
+        const at = <usize>j << 2;
+        const v = f32x4.mul(v128.load(sums + at), scale);
+        v128.store(out + at, accumulates ? f32x4.add(v, v128.load(out + at)) : v);
+      }
+    }
+    for (; j < count; j += 4) {
       const at = <usize>j << 2;
       let v = v128.load(sums + at);
       if (bias != 0) v = f32x4.add(v, loadLanes(bias + at, count - j));
