@@ -8,6 +8,7 @@ export interface ModelFlags {
   readonly device?: string;
   readonly threads?: number;
   readonly maxContext?: number;
+  readonly exact?: boolean;
 }
 
 /** Flags of every command that draws tokens. */
@@ -33,6 +34,7 @@ export function addModelFlags(command: Command): Command {
     .addOption(
       new Option("--device <kind>", "device to run on; default: the best one here").choices(deviceKinds),
     )
+    .option("--exact", "keep activations in float32, also where CUDA would round those of prompts to bf16")
     .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
     .option(
       "--max-context <tokens>",

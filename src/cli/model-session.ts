@@ -94,6 +94,7 @@ export async function openSession(
       device,
       config,
       cacheDtype: flags.cache,
+      exact: flags.exact,
       maxContext: flags.maxContext ?? Math.min(tokens, limit),
       tokenizerVocab,
       maxDecodeRows,

@@ -72,7 +72,7 @@ export interface CudaEntry {
   /** Blocks a cluster; default 1. */
   readonly cluster?: number;
   readonly tensorMaps?: readonly CudaTensorMap[];
-  /** Memory the kernel wants for itself while it runs; launches of one program share it. */
+  /** Memory the kernel wants for itself while it runs; all launches of a device share it. */
   readonly scratchBytes?: number;
   /** How many u32 counters the kernel wants: zero before the first run, and left zero by every run; shared too. */
   readonly counters?: number;

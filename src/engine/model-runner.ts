@@ -29,6 +29,8 @@ export interface ModelRunnerOptions {
   readonly maxChunkTokens: number;
   /** Ids from here on are padding and never drawn. */
   readonly validVocab: number;
+  /** Keeps activations in float32 where many rows would be rounded to bf16 (CUDA); default false. */
+  readonly isExact?: boolean;
 }
 
 interface Draw {
@@ -57,6 +59,7 @@ export class ModelRunner implements Runner {
   readonly #device: Device;
   readonly #model: Model;
   readonly #validVocab: number;
+  readonly #isExact: boolean;
   readonly #maxPages: number;
   readonly #sample: SampleBuffers;
   readonly #phases: Readonly<Record<StepPhase, Phase>>;
@@ -70,6 +73,7 @@ export class ModelRunner implements Runner {
     this.#device = device;
     this.#model = model;
     this.#validVocab = options.validVocab;
+    this.#isExact = options.isExact ?? false;
     this.pageSize = pageSize;
     this.pageCount = pageCount;
     this.maxDecodeRows = checkInteger("maxDecodeRows", options.maxDecodeRows, { min: 1 });
@@ -91,7 +95,7 @@ export class ModelRunner implements Runner {
     const memorySizes = { rows, sequences, headRows: this.maxDecodeRows, maxPages: this.#maxPages };
     return {
       memory: new StepMemory(this.#device, memorySizes),
-      buffers: allocateStepBuffers(this.#device, config, phase, rows, this.pool.shape.dtype),
+      buffers: allocateStepBuffers(this.#device, config, phase, rows, this.pool.shape.dtype, this.#isExact),
       attentionWorkspace:
         phase === "decode"
           ? this.#device.allocate(mlaDecodeWorkspaceBytes(sizes), "attention workspace")
@@ -200,14 +204,19 @@ export class ModelRunner implements Runner {
     const params = packSamplingParams(draws.map(({ sampling }) => sampling));
     memory.host.params.set(new Int32Array(params.buffer, 0, params.length / 4));
     memory.upload(tableWords);
-    step.layers.run();
     if (draws.length === 0) {
+      step.layers.run();
       await step.layers.idle();
       return new Int32Array(0);
     }
-    step.head.run();
-    for (const [index, hook] of hooks.entries()) if (hook) await this.#adjust(index, hook);
-    step.draw.run();
+    if (hooks.every((hook) => hook === undefined)) {
+      step.whole.run();
+    } else {
+      step.layers.run();
+      step.head.run();
+      for (const [index, hook] of hooks.entries()) if (hook) await this.#adjust(index, hook);
+      step.draw.run();
+    }
     return new Int32Array(await this.#device.read(this.#sample.drawn, 0, draws.length * 4));
   }
 

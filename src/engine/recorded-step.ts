@@ -1,4 +1,4 @@
-import type { Device, DeviceBuffer, Program } from "../device/device.ts";
+import type { Device, DeviceBuffer, Launch, Program } from "../device/device.ts";
 import type { LatentCache } from "../kernels/common/latent-cache.ts";
 import { sampling } from "../kernels/sampling/sampling.ts";
 import { type Model, recordHead, recordLayers } from "../models/model.ts";
@@ -53,6 +53,8 @@ export interface RecordedStep {
   readonly head: Program;
   /** Logits to token ids. */
   readonly draw: Program;
+  /** All three at once, where nobody looks. */
+  readonly whole: Program;
 }
 
 /** Records a step of up to `rows` tokens, of which up to `headRows` draw. */
@@ -61,37 +63,42 @@ export function recordStep(plan: StepPlan, rows: number, headRows: number): Reco
   const inputs = { ...memory.buffers, maxPages };
   const buffers = { ...plan.buffers, maxRows: rows };
   const rowCount = memory.buffers.headCount;
+  const layers = (launch: Launch) =>
+    recordLayers(model, { launch, inputs, buffers, attentionWorkspace }, caches);
+  const head = (launch: Launch) =>
+    recordHead(launch, model, {
+      ...sample,
+      hidden: plan.buffers.hidden,
+      hiddenRows: plan.buffers.maxRows,
+      rows: memory.buffers.headRows,
+      rowCount,
+      maxRows: headRows,
+      rounded: plan.buffers.rounded,
+    });
+  const draw = (launch: Launch) =>
+    sampling(launch, {
+      logits: sample.logits,
+      params: memory.buffers.params,
+      out: sample.drawn,
+      workspace: sample.workspace,
+      rowCount,
+      maxRows: headRows,
+      vocab: model.config.vocabSize,
+      validVocab,
+    });
+  const whole = (launch: Launch) => {
+    for (const part of [layers, head, draw]) part(launch);
+  };
   return {
     rows,
-    layers: device.record((launch) =>
-      recordLayers(model, { launch, inputs, buffers, attentionWorkspace }, caches),
-    ),
-    head: device.record((launch) =>
-      recordHead(launch, model, {
-        ...sample,
-        hidden: plan.buffers.hidden,
-        hiddenRows: plan.buffers.maxRows,
-        rows: memory.buffers.headRows,
-        rowCount,
-        maxRows: headRows,
-      }),
-    ),
-    draw: device.record((launch) =>
-      sampling(launch, {
-        logits: sample.logits,
-        params: memory.buffers.params,
-        out: sample.drawn,
-        workspace: sample.workspace,
-        rowCount,
-        maxRows: headRows,
-        vocab: model.config.vocabSize,
-        validVocab,
-      }),
-    ),
+    layers: device.record(layers),
+    head: device.record(head),
+    draw: device.record(draw),
+    whole: device.record(whole),
   };
 }
 
 /** Gives back what a recording holds. */
-export function freeStep({ layers, head, draw }: RecordedStep): void {
-  for (const program of [layers, head, draw]) program.free();
+export function freeStep({ layers, head, draw, whole }: RecordedStep): void {
+  for (const program of [layers, head, draw, whole]) program.free();
 }

@@ -4,8 +4,9 @@ import type { LatentCache } from "../kernels/common/latent-cache.ts";
 import { expertMlp } from "../kernels/expert-mlp/expert-mlp.ts";
 import { expertRouting } from "../kernels/expert-routing/expert-routing.ts";
 import { gatedMlp } from "../kernels/gated-mlp/gated-mlp.ts";
-import { linear } from "../kernels/linear/linear.ts";
+import { fusesNorm, linear, linearPair } from "../kernels/linear/linear.ts";
 import { rmsNorm } from "../kernels/rms-norm/rms-norm.ts";
+import { type BranchInput, branchInput, normedInput, roundedOf } from "./branch-input.ts";
 import { latentAttention } from "./latent-attention.ts";
 import type { AttentionWeights, GatedMlpWeights, LayerWeights, SparseMlpWeights } from "./model-weights.ts";
 import type { StepBuffers } from "./step-buffers.ts";
@@ -48,49 +49,57 @@ export interface LayerContext {
   readonly maxLength: number;
 }
 
-function projectQuery(context: LayerContext, weights: AttentionWeights): void {
+/** From the branch's input to `query` and `latent`. */
+function project(context: LayerContext, { query, latent }: AttentionWeights, norm: DeviceBuffer): void {
   const { launch, config, buffers, inputs } = context;
   const rows = { rowCount: inputs.rowCount, maxRows: buffers.maxRows };
-  const store = { mode: "store", ...rows } as const;
-  const { query } = weights;
-  if (query.kind === "direct") {
-    linear(launch, { x: buffers.normed, weight: query.project, out: buffers.query, ...store });
+  const first = query.kind === "direct" ? query.project : query.compress;
+  const input = branchInput(context, norm, [first, latent]);
+  const out = query.kind === "direct" ? buffers.query : buffers.queryLatent;
+  const second = { weight: latent, out: buffers.latent };
+  linearPair(launch, { ...input, first: { weight: first, out }, second, ...rows });
+  if (query.kind === "direct") return;
+  const latentNorm = { weight: query.norm, epsilon: config.attention.latentNormEps };
+  const expand = { weight: query.expand, out: buffers.query, mode: "store", ...rows } as const;
+  if (fusesNorm(launch.target, buffers.maxRows)) {
+    linear(launch, { x: buffers.queryLatent, norm: latentNorm, ...expand });
     return;
   }
-  const { queryLatent } = buffers;
-  linear(launch, { x: buffers.normed, weight: query.compress, out: queryLatent, ...store });
-  const epsilon = config.attention.latentNormEps;
-  const width = query.compress.rows;
-  rmsNorm(launch, { x: queryLatent, weight: query.norm, out: queryLatent, width, epsilon, ...rows });
-  linear(launch, { x: queryLatent, weight: query.expand, out: buffers.query, ...store });
+  const { queryLatent: x } = buffers;
+  rmsNorm(launch, { x, out: x, width: query.compress.rows, ...latentNorm, ...rows });
+  linear(launch, { x, ...roundedOf(context), ...expand });
 }
 
-/** The attention branch: `normed` in, added to the residual stream. */
-function attention(context: LayerContext, weights: AttentionWeights, cache: LatentCache): void {
+/** The attention branch, added to the residual stream. */
+function attention(
+  context: LayerContext,
+  { inputNorm, attention: weights }: LayerWeights,
+  cache: LatentCache,
+): void {
   const { launch, config, inputs, buffers } = context;
   const rows = { rowCount: inputs.rowCount, maxRows: buffers.maxRows };
-  projectQuery(context, weights);
-  linear(launch, { x: buffers.normed, weight: weights.latent, out: buffers.latent, mode: "store", ...rows });
+  project(context, weights, inputNorm);
   latentAttention(context, weights, cache);
   const scale = config.scaling.residual;
   const output = { x: buffers.values, weight: weights.output, out: buffers.hidden, scale, ...rows };
-  linear(launch, { ...output, mode: "accumulate" });
+  linear(launch, { ...output, ...roundedOf(context), mode: "accumulate" });
 }
 
-function denseMlp(context: LayerContext, { gate, up, down }: GatedMlpWeights): void {
+function denseMlp(context: LayerContext, { gate, up, down }: GatedMlpWeights, input: BranchInput): void {
   const { launch, config, buffers, inputs } = context;
-  const { normed: x, hidden: out, mlp: workspace, maxRows } = buffers;
+  const { hidden: out, mlp: workspace, maxRows } = buffers;
   const scale = config.scaling.residual;
   const rows = { rowCount: inputs.rowCount, maxRows };
-  gatedMlp(launch, { x, gate, up, down, out, mode: "accumulate", scale, workspace, ...rows });
+  gatedMlp(launch, { ...input, gate, up, down, out, mode: "accumulate", scale, workspace, ...rows });
 }
 
-function sparseMlp(context: LayerContext, weights: SparseMlpWeights): void {
+function sparseMlp(context: LayerContext, weights: SparseMlpWeights, input: BranchInput): void {
   const { launch, config, buffers, inputs } = context;
   const { count: experts, perToken, intermediateSize, router } = config.experts!;
   const { logits, ids, weights: expertWeights, workspace } = buffers.experts!;
   const rows = { rowCount: inputs.rowCount, maxRows: buffers.maxRows };
-  linear(launch, { x: buffers.normed, weight: weights.router, out: logits, mode: "store", ...rows });
+  // In float32 whatever the number of rows: a rounding error here would change which experts run.
+  linear(launch, { x: input.x, weight: weights.router, out: logits, mode: "store", ...rows });
   const bias = weights.correctionBias;
   expertRouting(launch, { logits, bias, ids, weights: expertWeights, experts, perToken, router, ...rows });
   expertMlp(launch, {
@@ -98,7 +107,7 @@ function sparseMlp(context: LayerContext, weights: SparseMlpWeights): void {
     perToken,
     hidden: config.hiddenSize,
     intermediate: intermediateSize,
-    x: buffers.normed,
+    x: input.x,
     expertIds: ids,
     expertWeights,
     gateUp: weights.gateUp,
@@ -109,18 +118,16 @@ function sparseMlp(context: LayerContext, weights: SparseMlpWeights): void {
     workspace,
     ...rows,
   });
-  if (weights.shared !== null) denseMlp(context, weights.shared);
+  if (weights.shared !== null) denseMlp(context, weights.shared, input);
 }
 
 /** Records one decoder layer: both branches, each normed, scaled and added to the residual stream. */
 export function decoderLayer(context: LayerContext, weights: LayerWeights, cache: LatentCache): void {
-  const { launch, config, buffers, inputs } = context;
-  const { hidden: x, normed: out, maxRows } = buffers;
-  const norm = { x, out, width: config.hiddenSize, epsilon: config.rmsNormEps, maxRows };
-  const { rowCount } = inputs;
-  rmsNorm(launch, { ...norm, weight: weights.inputNorm, rowCount });
-  attention(context, weights.attention, cache);
-  rmsNorm(launch, { ...norm, weight: weights.mlpNorm, rowCount });
-  if (weights.mlp.kind === "dense") denseMlp(context, weights.mlp);
-  else sparseMlp(context, weights.mlp);
+  attention(context, weights, cache);
+  const { mlp, mlpNorm } = weights;
+  if (mlp.kind === "dense") {
+    denseMlp(context, mlp, branchInput(context, mlpNorm, [mlp.gate, mlp.up, mlp.down]));
+  } else {
+    sparseMlp(context, mlp, normedInput(context, mlpNorm));
+  }
 }

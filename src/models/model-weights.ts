@@ -8,7 +8,7 @@ import type {
   GatedMlpNames,
 } from "./architectures/architecture.ts";
 import { architectures } from "./architectures/registry.ts";
-import type { Matrix, WeightSource } from "./weight-source.ts";
+import type { Matrix, WeightRequests } from "./weight-source.ts";
 
 /** A SwiGLU MLP: gate and up [intermediate, hidden], down [hidden, intermediate]. */
 export interface GatedMlpWeights {
@@ -77,7 +77,7 @@ export interface ModelWeights {
 }
 
 function gatedMlp(
-  source: WeightSource,
+  source: WeightRequests,
   prefix: string,
   names: GatedMlpNames,
   hidden: number,
@@ -91,7 +91,7 @@ function gatedMlp(
 }
 
 function query(
-  source: WeightSource,
+  source: WeightRequests,
   prefix: string,
   names: AttentionNames,
   config: ModelConfig,
@@ -110,7 +110,7 @@ function query(
 }
 
 function attention(
-  source: WeightSource,
+  source: WeightRequests,
   prefix: string,
   names: AttentionNames,
   config: ModelConfig,
@@ -127,7 +127,7 @@ function attention(
 
 /** The experts' projections, from one tensor each for all of them or from one per expert. */
 function stackedExperts(
-  source: WeightSource,
+  source: WeightRequests,
   prefix: string,
   names: ExpertNames,
   experts: ExpertsConfig,
@@ -158,7 +158,7 @@ function stackedExperts(
 }
 
 function sparseMlp(
-  source: WeightSource,
+  source: WeightRequests,
   prefix: string,
   names: ExpertNames,
   { experts, hiddenSize }: ModelConfig,
@@ -177,7 +177,7 @@ function sparseMlp(
 }
 
 function layer(
-  source: WeightSource,
+  source: WeightRequests,
   prefix: string,
   names: CheckpointNames,
   config: ModelConfig,
@@ -199,7 +199,7 @@ function layer(
  * Reserves every weight of the model that `config` describes. Throws UserError for a tensor that is missing or of
  * another shape or type. The contents come with `source.load`.
  */
-export function requestWeights(source: WeightSource, config: ModelConfig): ModelWeights {
+export function requestWeights(source: WeightRequests, config: ModelConfig): ModelWeights {
   const { names } = architectures[config.modelType];
   const prefix = names.prefixes.find((candidate) => source.has(candidate + names.embedding));
   if (prefix === undefined) {

@@ -3,12 +3,12 @@ import type { ModelConfig } from "../formats/config-types.ts";
 import type { TensorStore } from "../formats/safetensors.ts";
 import type { LatentCache } from "../kernels/common/latent-cache.ts";
 import { embedding } from "../kernels/embedding/embedding.ts";
-import { linear } from "../kernels/linear/linear.ts";
+import { fusesNorm, linear } from "../kernels/linear/linear.ts";
 import { rmsNorm } from "../kernels/rms-norm/rms-norm.ts";
 import { decoderLayer, type LayerContext, type PositionTables } from "./layers.ts";
 import { type ModelWeights, requestWeights } from "./model-weights.ts";
 import { queryScaleTable, rotaryTable } from "./rope.ts";
-import { type LoadProgress, WeightSource } from "./weight-source.ts";
+import { type LoadProgress, type WeightRequests, WeightSource } from "./weight-source.ts";
 
 /** How {@link loadModel} goes about it. */
 export interface LoadModelOptions {
@@ -67,10 +67,26 @@ function zeroEmbedding({ embedding: { buffer, rows } }: ModelWeights, device: De
 export async function loadModel(store: TensorStore, options: LoadModelOptions): Promise<Model> {
   const { device, config, maxLength, onProgress, signal } = options;
   const source = new WeightSource(store, (bytes, label) => device.allocate(bytes, label));
+  const model = modelOf(source, device, config, maxLength);
+  try {
+    await source.load(device, onProgress, signal);
+    if (config.zeroEmbeddingId !== null) zeroEmbedding(model.weights, device, config.zeroEmbeddingId);
+    return model;
+  } catch (error) {
+    model.free();
+    throw error;
+  }
+}
+
+/** A model over the weights that `source` hands out, which somebody fills. Throws as `source` does; nothing stays then. */
+export function modelOf(
+  source: WeightRequests,
+  device: Device,
+  config: ModelConfig,
+  maxLength: number,
+): Model {
   try {
     const weights = requestWeights(source, config);
-    await source.load(device, onProgress, signal);
-    if (config.zeroEmbeddingId !== null) zeroEmbedding(weights, device, config.zeroEmbeddingId);
     const tables = loadTables(device, config, maxLength);
     const free = () => {
       source.free();
@@ -122,15 +138,30 @@ export interface HeadBuffers {
   /** f32 [k, vocab]. */
   readonly logits: DeviceBuffer;
   readonly maxRows: number;
+  /** A place for `maxRows` rows in bf16, as that of the step's buffers; null where nothing is rounded. */
+  readonly rounded: DeviceBuffer | null;
 }
 
 /** Records the last norm and the head over chosen rows. */
 export function recordHead(launch: Launch, { config, weights }: Model, buffers: HeadBuffers): void {
-  const { hidden, hiddenRows, rows, rowCount, gathered, logits, maxRows } = buffers;
+  const { hidden, hiddenRows, rows, rowCount, gathered, logits, maxRows, rounded } = buffers;
   const table = { buffer: hidden, dtype: "f32", rows: hiddenRows, columns: config.hiddenSize } as const;
   embedding(launch, { ids: rows, table, scale: 1, out: gathered, rowCount, maxRows });
-  const norm = { weight: weights.norm, width: config.hiddenSize, epsilon: config.rmsNormEps };
-  rmsNorm(launch, { x: gathered, out: gathered, ...norm, rowCount, maxRows });
+  const norm = { weight: weights.norm, epsilon: config.rmsNormEps };
+  const isFused = fusesNorm(launch.target, maxRows);
+  if (!isFused) {
+    rmsNorm(launch, { x: gathered, out: gathered, width: config.hiddenSize, ...norm, rowCount, maxRows });
+  }
   const scale = config.scaling.logits;
-  linear(launch, { x: gathered, weight: weights.head, out: logits, mode: "store", scale, rowCount, maxRows });
+  const head = {
+    x: gathered,
+    weight: weights.head,
+    out: logits,
+    mode: "store",
+    scale,
+    rowCount,
+    maxRows,
+  } as const;
+  const hasRoom = rounded !== null && rounded.bytes >= maxRows * config.hiddenSize * 2;
+  linear(launch, isFused ? { ...head, norm } : { ...head, rounded: hasRoom ? rounded : undefined });
 }

@@ -3,7 +3,7 @@ import type { Device, DeviceBuffer } from "../device/device.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import type { LatentDtype } from "../kernels/common/latent-cache.ts";
 import { expertMlpWorkspaceBytes } from "../kernels/expert-mlp/expert-mlp.ts";
-import { attentionDtype } from "./attention-dtype.ts";
+import { attentionDtype, roundsActivations } from "./attention-dtype.ts";
 
 /** Activations of one forward pass over at most `maxRows` tokens, reused by every layer. */
 export interface StepBuffers {
@@ -21,9 +21,11 @@ export interface StepBuffers {
   readonly latent: DeviceBuffer;
   /** f32 [n, heads · d_v]. */
   readonly values: DeviceBuffer;
-  /** f32 [n, intermediate] of the widest MLP. */
+  /** f32 [n, intermediate] of the widest MLP; `rounded` itself where there is one, since an MLP uses one of the two. */
   readonly mlp: DeviceBuffer;
   readonly experts: ExpertBuffers | null;
+  /** A place for activations that are rounded to bf16 on the way to the tensor cores; null where none are. */
+  readonly rounded: DeviceBuffer | null;
   /** Gives everything back. */
   free(): void;
 }
@@ -87,13 +89,25 @@ function attentionBuffers(
   return { phase, dtype, query: absorbed, merged: { attended, lse: rows(heads, "log-sum-exp") } };
 }
 
-/** Allocates the activations of a step over a cache in `cacheDtype`. Throws UserError when the device has no room. */
+/** Values of a row that are rounded at a time: what a branch reads, with the two halves of an MLP behind it. */
+function roundedWidth({ attention, hiddenSize, mlpLayers, intermediateSize, experts }: ModelConfig): number {
+  const dense = mlpLayers.includes("dense") ? intermediateSize : 0;
+  const shared = experts ? experts.sharedCount * experts.intermediateSize : 0;
+  const { heads, vHeadDim, qLoraRank } = attention;
+  return Math.max(hiddenSize + 2 * Math.max(dense, shared), heads * vHeadDim, qLoraRank ?? 0);
+}
+
+/**
+ * Allocates the activations of a step over a cache in `cacheDtype`; `isExact` keeps them in float32 everywhere. Throws
+ * UserError when the device has no room.
+ */
 export function allocateStepBuffers(
   device: Pick<Device, "allocate" | "kind">,
   config: ModelConfig,
   phase: StepPhase,
   maxRows: number,
   cacheDtype: LatentDtype,
+  isExact = false,
 ): StepBuffers {
   const owned: DeviceBuffer[] = [];
   const allocate = (bytes: number, label: string): DeviceBuffer => {
@@ -109,6 +123,8 @@ export function allocateStepBuffers(
   const normed = rows(config.hiddenSize, "normed hidden state");
   const query = rows(heads * (qkNopeHeadDim + qkRopeHeadDim), "query");
   const dtype = attentionDtype(device.kind, config, cacheDtype);
+  const isRounded = roundsActivations(device.kind, config) && !isExact;
+  const rounded = isRounded ? rows(roundedWidth(config), "rounded activations", "bf16") : null;
   return {
     maxRows,
     hidden: rows(config.hiddenSize, "hidden state"),
@@ -118,8 +134,9 @@ export function allocateStepBuffers(
     attention: attentionBuffers(config.attention, phase, dtype, query, rows),
     latent: rows(kvLoraRank + qkRopeHeadDim, "latent"),
     values: rows(heads * vHeadDim, "attention values"),
-    mlp: rows(Math.max(denseWidth, sharedWidth, 1), "MLP"),
+    mlp: rounded ?? rows(Math.max(denseWidth, sharedWidth, 1), "MLP"),
     experts: expertBuffers(config, maxRows, allocate),
+    rounded,
     free: () => {
       for (const buffer of owned) buffer.free();
     },

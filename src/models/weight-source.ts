@@ -25,6 +25,21 @@ interface CopyJob {
   readonly asF32: boolean;
 }
 
+/** Who hands out weights by name and shape: a checkpoint, or whoever makes them up. */
+export interface WeightRequests {
+  readonly totalBytes: number;
+  has(name: string): boolean;
+  vector(name: string, length: number): DeviceBuffer;
+  matrix(name: string, rows: number, columns: number): Matrix;
+  stack(
+    names: readonly string[],
+    shape: readonly number[] | readonly (readonly number[])[],
+    label: string,
+  ): Matrix;
+  /** Gives every buffer back. */
+  free(): void;
+}
+
 /** Bytes read at once; twice as many are what loading costs beside the weights themselves. */
 const chunkBytes = 4 * 2 ** 20;
 
@@ -35,7 +50,7 @@ const isWeightDType = (dtype: DType): dtype is WeightDType =>
  * Checks tensors, allocates their buffers, and afterwards copies them there in bounded chunks. `allocate` decides where:
  * a device, or nowhere when only the size is wanted.
  */
-export class WeightSource {
+export class WeightSource implements WeightRequests {
   readonly #store: TensorStore;
   readonly #allocate: Device["allocate"];
   readonly #jobs: CopyJob[] = [];

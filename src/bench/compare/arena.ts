@@ -80,6 +80,11 @@ export class CompareArena {
     return buffer;
   }
 
+  /** Fills a buffer that the arena does not own with random bf16 values. */
+  fillBf16(buffer: DeviceBuffer, deviation: number): void {
+    this.#fill(buffer, 1, deviation);
+  }
+
   /** A random latent cache of `entries` entries of `entryBytes` bytes. */
   latentCache(
     entries: number,

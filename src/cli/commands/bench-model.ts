@@ -1,12 +1,18 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { type ModelBenchResult, runModelBench } from "../../bench/model-bench.ts";
+import { presetNames } from "../../bench/model-presets.ts";
 import { createReport, writeReport } from "../../bench/report.ts";
+import type { DecodeCell } from "../../bench/shape-bench.ts";
 import { integerFlag } from "../flags.ts";
 import { addModelFlags, type ModelFlags } from "../model-flags.ts";
 import { findModel, openSession, shippedModel, withInterrupt } from "../model-session.ts";
 import { formatBytes, formatTable, note, paint, printJson, printLine } from "../output.ts";
+import { benchShape, cellsFlag } from "./bench-shape.ts";
 
 interface BenchModelFlags extends ModelFlags {
+  readonly shape?: string;
+  readonly cells: readonly DecodeCell[];
+  readonly chunk: number;
   readonly prefill: number;
   readonly contexts: readonly number[];
   readonly steps: number;
@@ -95,6 +101,14 @@ export function addBenchModelCommand(bench: Command, version: string): void {
       integerFlag(1, 10_000),
       32,
     )
+    .option("--shape <preset>", `random weights of this shape in place of a model: ${presetNames.join(", ")}`)
+    .option(
+      "--cells <list>",
+      "with --shape: batches and cached tokens at which decoding is timed",
+      cellsFlag,
+      [{ batch: 1, cachedTokens: 4096 }],
+    )
+    .option("--chunk <tokens>", "with --shape: prompt tokens of one step", integerFlag(1), 2048)
     .option("--heap-tokens <n>", "tokens over which the live heap is watched; 0: none", integerFlag(0), 0)
     .option("--out <folder>", "also write <folder>/<machine>/<date>-<name>.json")
     .option("--name <name>", "the name in that path", "model")
@@ -102,9 +116,14 @@ export function addBenchModelCommand(bench: Command, version: string): void {
   addModelFlags(command)
     .addHelpText(
       "after",
-      "\nExample: flashmla bench model ./model --contexts 128,1024,4096 --heap-tokens 2000",
+      "\nExample: flashmla bench model ./model --contexts 128,1024,4096 --heap-tokens 2000" +
+        "\n         flashmla bench model --shape mla-7b --device cuda --cells 1x4096,8x4096 --prefill 4096",
     )
     .action((model: string | undefined, flags: BenchModelFlags) =>
-      withInterrupt((signal) => benchModel(model, flags, version, signal)),
+      withInterrupt((signal) => {
+        const { shape } = flags;
+        if (shape !== undefined) return benchShape({ ...flags, shape }, version, signal);
+        return benchModel(model, flags, version, signal);
+      }),
     );
 }

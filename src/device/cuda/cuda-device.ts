@@ -10,6 +10,7 @@ import { chooseGpu, type Gpu, listGpus } from "./gpu.ts";
 import { LaunchArena, type SharedMemory } from "./launch-arena.ts";
 import { loadDriverLibrary, type NativeLibrary } from "./library.ts";
 import { CudaModules, checkKernelsBuilt } from "./modules.ts";
+import { SharedBuffer } from "./shared-buffer.ts";
 import { StagingRing } from "./staging.ts";
 import { isMatmul, type Work } from "./work.ts";
 
@@ -45,6 +46,8 @@ export class CudaDevice implements Device {
   readonly #modules: CudaModules;
   readonly #memory: CudaMemory;
   readonly #staging: StagingRing;
+  readonly #scratch: SharedBuffer;
+  readonly #counters: SharedBuffer;
   readonly #programs = new Set<CudaProgram>();
   readonly #resident = new Map<string, number>();
   #blas: CublasLt | null = null;
@@ -64,6 +67,10 @@ export class CudaDevice implements Device {
     this.#modules = new CudaModules(driver);
     this.#memory = new CudaMemory(driver, gpu, this.stream);
     this.#staging = new StagingRing(driver);
+    const allocate = (label: string, fill: number | null) => (bytes: number) =>
+      this.#memory.allocate(this, bytes, label, fill);
+    this.#scratch = new SharedBuffer(allocate("scratch", poison ? 0xff : null));
+    this.#counters = new SharedBuffer(allocate("counters", 0));
     const features = new Set([`sm_${gpu.capability}`]);
     this.limits = {
       memoryBytes: this.#memory.freeAtOpening,
@@ -161,12 +168,11 @@ export class CudaDevice implements Device {
       launches.reduce((bytes, work) => Math.max(bytes, want(work) ?? 0), 0);
     const scratchBytes = most((work) => (isMatmul(work) ? CUBLAS_WORKSPACE_BYTES : work.entry.scratchBytes));
     const counterBytes = 4 * most((work) => (isMatmul(work) ? 0 : work.entry.counters));
-    const scratch = this.#memory.allocate(this, scratchBytes, "scratch", this.poison ? 0xff : null);
-    const counters = this.#memory.allocate(this, counterBytes, "counters", 0);
+    const [scratch, counters] = [this.#scratch.borrow(scratchBytes), this.#counters.borrow(counterBytes)];
     const shared = { scratch: scratch.address, counters: counters.address };
     const program = new CudaProgram(this, launches, shared, () => {
-      scratch.free();
-      counters.free();
+      this.#scratch.giveBack(scratch);
+      this.#counters.giveBack(counters);
     });
     this.#programs.add(program);
     return program;
@@ -238,7 +244,7 @@ export class CudaDevice implements Device {
       this.#lost = error;
     } finally {
       this.#closed = true;
-      // A context that a kernel has broken takes everything with it here, so that a new one can be made.
+      // A context that a kernel has broken takes everything with it here.
       if (this.#lost !== null) this.driver.attempt("cuDevicePrimaryCtxReset_v2", this.gpu.ordinal);
       this.driver.attempt("cuDevicePrimaryCtxRelease_v2", this.gpu.ordinal);
     }

@@ -83,7 +83,7 @@ const fatal = new Set([46, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717
 
 /** A failed call of the driver. */
 export class CudaError extends UserError {
-  /** Whether the context is lost with it: nothing works until the device is closed and opened again. */
+  /** Whether the driver does nothing any more in this process, as it puts it; the device can only be closed. */
   readonly isFatal: boolean;
 
   constructor(
@@ -94,7 +94,7 @@ export class CudaError extends UserError {
     const isFatal = fatal.has(code);
     super(
       isFatal
-        ? `The GPU stopped in ${call}: ${description}; what was on it is lost, open the device again.`
+        ? `The GPU stopped in ${call}: ${description}; what was on it is lost, and this process cannot use it any more: start it again.`
         : `The NVIDIA driver failed in ${call}: ${description}.`,
     );
     this.isFatal = isFatal;

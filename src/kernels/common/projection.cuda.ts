@@ -14,6 +14,8 @@ export interface CudaProjection {
    * whatever the number of rows.
    */
   readonly rounded?: DeviceBuffer | undefined;
+  /** Whether `rounded` begins with x in bf16 already: x itself is not read then. */
+  readonly isRounded?: boolean | undefined;
   /** Multiplies each row of x, and divides by its root mean square: an RMS norm on the way. For up to 16 rows. */
   readonly norm?: { readonly weight: DeviceBuffer; readonly epsilon: number } | undefined;
   /** A second matrix over the same rows of x, without bias, its result stored. For up to 16 rows. */
@@ -138,7 +140,9 @@ export function enqueueLinearCuda(launch: Launch, args: LinearArguments): void {
     enqueueStreamed(launch, args);
     return;
   }
-  enqueueRounding(launch, { ...args, width: weight.columns, xStride, out: rounded });
+  if (args.isRounded !== true) {
+    enqueueRounding(launch, { ...args, width: weight.columns, xStride, out: rounded });
+  }
   enqueueMatmul(launch, {
     x: rounded,
     weight,

@@ -23,7 +23,7 @@ __device__ __forceinline__ void embed(const int* ids, const T* table, float* out
 
 #define EMBEDDING(NAME, T)                                                                                             \
   extern "C" __global__ void __launch_bounds__(256) embedding_##NAME(const int* ids, const T* table, float* out,       \
-                                                                     const int* rowCount, int vocab, int hidden, float scale) { \
+                                                                     const int* rowCount, int vocab, int hidden, int, float scale) { \
     flashmla::embed(ids, table, out, rowCount, vocab, hidden, scale);                                                  \
   }
 

@@ -3,7 +3,7 @@ import { fusesNorm } from "../common/projection.cuda.ts";
 import { enqueueLinear, type LinearArguments } from "../common/projection.ts";
 import { checkBytes, checkWeight, type WeightMatrix, weightBytes } from "../common/weight.ts";
 
-export { type CudaProjection, fusesNorm } from "../common/projection.cuda.ts";
+export { type CudaProjection, fusesNorm, multipliesRounded } from "../common/projection.cuda.ts";
 export type { LinearArguments } from "../common/projection.ts";
 
 /**
@@ -16,7 +16,7 @@ export function linear(launch: Launch, args: LinearArguments): void {
 
 /** One record per call of `linearPair`: two matrices over the same rows of x. */
 export interface LinearPairArguments
-  extends Pick<LinearArguments, "x" | "norm" | "rounded" | "rowCount" | "maxRows"> {
+  extends Pick<LinearArguments, "x" | "norm" | "rounded" | "isRounded" | "rowCount" | "maxRows"> {
   readonly first: { readonly weight: WeightMatrix; readonly out: DeviceBuffer };
   readonly second: { readonly weight: WeightMatrix; readonly out: DeviceBuffer };
 }

@@ -1,0 +1,83 @@
+import { InvalidArgumentError } from "commander";
+import { presetConfig } from "../../bench/model-presets.ts";
+import { createDeviceReport, threeDigits, writeReport } from "../../bench/report.ts";
+import { type DecodeCell, runShapeBench, type ShapeBenchResult } from "../../bench/shape-bench.ts";
+import { openFlaggedDevice } from "../model-session.ts";
+import { formatBytes, formatTable, note, paint, printJson, printLine } from "../output.ts";
+
+/** Flags of `bench model --shape`. */
+export interface BenchShapeFlags {
+  readonly shape: string;
+  readonly device?: string;
+  readonly threads?: number;
+  readonly cells: readonly DecodeCell[];
+  readonly prefill: number;
+  readonly chunk: number;
+  readonly steps: number;
+  readonly out?: string;
+  readonly name: string;
+  readonly json?: boolean;
+}
+
+/** Parses `1x4096,8x4096`. */
+export function cellsFlag(text: string): DecodeCell[] {
+  return text.split(",").map((cell) => {
+    const [, batch, cachedTokens] = cell.match(/^(\d+)x(\d+)$/) ?? [];
+    if (Number(batch) >= 1 && Number(cachedTokens) >= 1) {
+      return { batch: Number(batch), cachedTokens: Number(cachedTokens) };
+    }
+    throw new InvalidArgumentError("Expected pairs of batch and cached tokens, such as 1x4096,8x4096.");
+  });
+}
+
+function printResult({ decode, prefill, ceilings, memory }: ShapeBenchResult): void {
+  const share = (fraction: number | null) => (fraction === null ? "" : `${(100 * fraction).toFixed(0)} %`);
+  const rows = decode.map((row) => [
+    `decode ${row.batch} × ${row.cachedTokens}`,
+    threeDigits(row.milliseconds),
+    row.tokensPerSecond.toFixed(1),
+    `${threeDigits(row.gigabytesPerSecond)} GB/s`,
+    share(row.fractionOfRead),
+  ]);
+  if (prefill !== null) {
+    const { tokens, milliseconds, tokensPerSecond, teraflops } = prefill;
+    const speed =
+      teraflops < 1 ? `${threeDigits(1000 * teraflops)} GFLOPS` : `${threeDigits(teraflops)} TFLOPS`;
+    rows.push([`prefill ${tokens}`, threeDigits(milliseconds), tokensPerSecond.toFixed(0), speed, ""]);
+  }
+  const head = ["work", "ms", "tokens/s", "rate", "of read ceiling"];
+  const [first = "", ...lines] = formatTable([head, ...rows]).split("\n");
+  printLine([paint.bold(first), ...lines, ""].join("\n"));
+  if (ceilings !== null) printLine(`reads ${(ceilings.bytesPerSecond / 1e9).toFixed(0)} GB/s at most`);
+  const { weightBytes, cacheBytes, cacheBytesPerToken, peakBytes } = memory;
+  printLine(
+    `weights ${formatBytes(weightBytes)}, cache ${formatBytes(cacheBytes)} (${formatBytes(cacheBytesPerToken)} a token), ` +
+      `the device at most ${formatBytes(peakBytes)}`,
+  );
+}
+
+/** `flashmla bench model --shape`: a model of random weights. */
+export async function benchShape(
+  flags: BenchShapeFlags,
+  version: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const config = presetConfig(flags.shape);
+  const device = await openFlaggedDevice(flags);
+  try {
+    const measured = await runShapeBench(device, config, {
+      ...flags,
+      onPart: (part) => {
+        signal.throwIfAborted();
+        note(part);
+      },
+    });
+    const about = { name: flags.name, shape: flags.shape, device: device.name };
+    const report = createDeviceReport({ ...about, ...measured }, version, device);
+    if (!flags.json) printResult(measured);
+    if (flags.out !== undefined) note(`Written to ${writeReport(report, flags.out)}`);
+    printJson(report);
+  } finally {
+    await device.close();
+  }
+}
