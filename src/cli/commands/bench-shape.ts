@@ -1,5 +1,6 @@
 import { InvalidArgumentError } from "commander";
-import { presetConfig } from "../../bench/model-presets.ts";
+import { runFullHeadsBench } from "../../bench/full-heads-bench.ts";
+import { FULL_HEADS_PRESET, presetConfig } from "../../bench/model-presets.ts";
 import { createDeviceReport, threeDigits, writeReport } from "../../bench/report.ts";
 import { type DecodeCell, runShapeBench, type ShapeBenchResult } from "../../bench/shape-bench.ts";
 import { openFlaggedDevice } from "../model-session.ts";
@@ -62,16 +63,19 @@ export async function benchShape(
   version: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const config = presetConfig(flags.shape);
+  const isFull = flags.shape === FULL_HEADS_PRESET;
+  const config = isFull ? null : presetConfig(flags.shape);
   const device = await openFlaggedDevice(flags);
   try {
-    const measured = await runShapeBench(device, config, {
-      ...flags,
-      onPart: (part) => {
-        signal.throwIfAborted();
-        note(part);
-      },
-    });
+    const onPart = (part: string) => {
+      signal.throwIfAborted();
+      note(part);
+    };
+    const options = { ...flags, onPart };
+    const measured =
+      config === null
+        ? await runFullHeadsBench(device, options)
+        : await runShapeBench(device, config, options);
     const about = { name: flags.name, shape: flags.shape, device: device.name };
     const report = createDeviceReport({ ...about, ...measured }, version, device);
     if (!flags.json) printResult(measured);

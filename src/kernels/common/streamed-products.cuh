@@ -17,6 +17,12 @@ constexpr int WARPS = 8;
 #endif
 constexpr int STAGES = FLASHMLA_STAGES;
 
+/** Steps after the first ones that are called into the second-level cache before the launch before ends. */
+#ifndef FLASHMLA_PREFETCHED
+#define FLASHMLA_PREFETCHED 2
+#endif
+constexpr int PREFETCHED = FLASHMLA_PREFETCHED;
+
 template <typename W> constexpr int TERMS = 1;
 template <> constexpr int TERMS<f16> = 2;
 template <> constexpr int TERMS<float> = 3;
@@ -32,6 +38,10 @@ template <int COUNT> __device__ __forceinline__ void split(float a, float b, uin
     a -= taken.x;
     b -= taken.y;
   }
+}
+
+__device__ __forceinline__ void prefetchL2(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 }
 
 __device__ __forceinline__ uint4 loadShared16(uint32_t address) {
@@ -162,57 +172,74 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
 #pragma unroll
   for (int slot = 0; slot < STAGES; slot++) fetch(slot);
   if (Task::EARLY) {
+    // What follows comes as near as the second-level cache while the launch before still runs.
+    for (int ahead = 0; ahead < PREFETCHED && fetchTile == static_cast<int>(blockIdx.x) && fetchTile < tiles; ahead++) {
+      const int step = fetchStep + ahead * WARPS;
+      if (step >= steps) break;
+#pragma unroll
+      for (int i = 0; i < R * 2; i++) {
+        const W* row = task.weights(fetchTile, step, i / 2, i % 2 * 8 + group);
+        const int input = within * (128 / sizeof(W));
+        if (row != nullptr && input < min(STEP, task.left(step))) prefetchL2(row + input);
+      }
+    }
+  }
+  if (Task::EARLY) {
     waitForEarlier();
     task.begin();
   }
-  const bool aligned = task.aligned();
-  int slot = 0;
-  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    float total[R][NT][4] = {}, square[NT] = {};
-    for (int step = warp; step < steps; step += WARPS) {
-      const int left = task.left(step);
-      const float* norm = task.norm(step);
-      float x[NT][2][8] = {};
+  const bool aligned = task.aligned(), isNormed = task.norm(0) != nullptr;
+  float x[NT][2][8], w[2][8];
+  // Activations are loaded a step ahead too: they come from far away, if only from the second-level cache.
+  auto loadInputs = [&](int tile, int step) {
+    const int left = task.left(step);
+#pragma unroll
+    for (int p = 0; p < 2; p++) {
+      const int input = p * 32 + within * 8;
 #pragma unroll
       for (int j = 0; j < NT; j++) {
         const float* row = task.activations(tile, step, j * 8 + group);
 #pragma unroll
-        for (int p = 0; p < 2; p++) {
-          const int input = p * 32 + within * 8;
-          if (row != nullptr && input < left) loadActivations(row + input, aligned, x[j][p]);
-        }
+        for (int i = 0; i < 8; i++) x[j][p][i] = 0.f;
+        if (row != nullptr && input < left) loadActivations(row + input, aligned, x[j][p]);
       }
-      if (norm != nullptr) {
 #pragma unroll
-        for (int p = 0; p < 2; p++) {
-          const int input = p * 32 + within * 8;
-          float w[8] = {};
-          if (input < left) loadActivations(norm + input, true, w);
+      for (int i = 0; i < 8; i++) w[p][i] = 0.f;
+      if (isNormed && input < left) loadActivations(task.norm(step) + input, true, w[p]);
+    }
+  };
+  int slot = 0;
+  if (warp < steps && static_cast<int>(blockIdx.x) < tiles) loadInputs(blockIdx.x, warp);
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    float total[R][NT][4] = {}, square[NT] = {};
+    for (int step = warp; step < steps; step += WARPS) {
+      uint32_t b[NT][2][X_TERMS][4];
 #pragma unroll
-          for (int j = 0; j < NT; j++) {
+      for (int p = 0; p < 2; p++) {
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+          if (isNormed) {
 #pragma unroll
             for (int i = 0; i < 8; i++) {
               square[j] += x[j][p][i] * x[j][p][i];
-              x[j][p][i] *= w[i];
+              x[j][p][i] *= w[p][i];
             }
           }
-        }
-      }
-      waitCopies<STAGES - 1>();
-      float sum[R][NT][4] = {};
-#pragma unroll
-      for (int p = 0; p < 2; p++) {
-        uint32_t b[NT][X_TERMS][4];
-#pragma unroll
-        for (int j = 0; j < NT; j++) {
 #pragma unroll
           for (int i = 0; i < 4; i++) {
             uint32_t terms[X_TERMS];
             split(x[j][p][2 * i], x[j][p][2 * i + 1], terms);
 #pragma unroll
-            for (int term = 0; term < X_TERMS; term++) b[j][term][i] = terms[term];
+            for (int term = 0; term < X_TERMS; term++) b[j][p][term][i] = terms[term];
           }
         }
+      }
+      if (step + WARPS < steps) loadInputs(tile, step + WARPS);
+      else if (tile + static_cast<int>(gridDim.x) < tiles) loadInputs(tile + gridDim.x, warp);
+      waitCopies<STAGES - 1>();
+      float sum[R][NT][4] = {};
+#pragma unroll
+      for (int p = 0; p < 2; p++) {
 #pragma unroll
         for (int part = 0; part < R; part++) {
           const uint32_t at = ring + slot * BYTES + (part * 2 + p) * 2 * PIECES * 512;
@@ -229,7 +256,7 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
                                        high[term][2 * half + 1]};
 #pragma unroll
                 for (int j = 0; j < NT; j++) {
-                  multiply<bf16>(sum[part][j], a, b[j][order - term][2 * half], b[j][order - term][2 * half + 1]);
+                  multiply<bf16>(sum[part][j], a, b[j][p][order - term][2 * half], b[j][p][order - term][2 * half + 1]);
                 }
               }
             }

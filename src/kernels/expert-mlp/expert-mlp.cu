@@ -252,14 +252,14 @@ extern "C" __global__ void __launch_bounds__(256)
     streamProducts<W, 1, 1>(RowDownTask<W>{x, down, ids, rowCount, out, inputs, outputs, experts, perToken,              \
                                            (outputs + 15) / 16, accumulates, scale});                                    \
   }                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(256, 2) expertMlpUnitGateUp_##NAME(                                       \
+  extern "C" __global__ void __launch_bounds__(256, 1) expertMlpUnitGateUp_##NAME(                                       \
       const float* x, const flashmla::W* gate, const flashmla::W* up, const int* plan, float* out, int inputs, int outputs, \
       int perToken, int expertRows, int most) {                                                                          \
     using namespace flashmla;                                                                                            \
     streamProducts<W, 2, 2>(UnitGateUpTask<W>{{gate, up, inputs, outputs, expertRows}, x, {plan, most}, out, perToken,   \
                                               (outputs + 15) / 16});                                                     \
   }                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(256, 2) expertMlpUnitDown_##NAME(                                         \
+  extern "C" __global__ void __launch_bounds__(256, 1) expertMlpUnitDown_##NAME(                                         \
       const float* x, const flashmla::W* down, const int* plan, float* out, int inputs, int outputs, int most) {         \
     using namespace flashmla;                                                                                            \
     streamProducts<W, 1, 2>(UnitDownTask<W>{x, down, {plan, most}, out, inputs, outputs, (outputs + 15) / 16});          \

@@ -1,0 +1,74 @@
+import type { Device } from "../device/device.ts";
+import type { Ceilings } from "./ceilings.ts";
+import { CompareArena } from "./compare/arena.ts";
+import { makeDecoder, recordDecoder } from "./compare/decoder.ts";
+import { cacheBytesPerToken, compareForms, compareShapes, modelParameters } from "./compare/shapes.ts";
+import { measureDeviceCeilings } from "./device-ceilings.ts";
+import { median } from "./run.ts";
+import type { DecodeCell, DecodeCellResult, ShapeBenchOptions, ShapeBenchResult } from "./shape-bench.ts";
+
+const shape = compareShapes["7b"]!;
+const form = compareForms.find(({ id }) => id === "flash")!;
+const LAYER_BYTES = cacheBytesPerToken(shape, form);
+
+/** Bytes that a step reads: all weights but the embedding, and every cached key and value. */
+function stepBytes({ batch, cachedTokens }: DecodeCell): number {
+  const weights = 2 * (modelParameters(shape, form) - shape.vocab * shape.hidden);
+  return weights + batch * cachedTokens * LAYER_BYTES * shape.layers;
+}
+
+async function measureCell(
+  device: Device,
+  cell: DecodeCell,
+  steps: number,
+  ceilings: Ceilings | null,
+): Promise<DecodeCellResult> {
+  const arena = new CompareArena(device);
+  const compared = { batch: cell.batch, context: cell.cachedTokens };
+  try {
+    const decoder = makeDecoder(arena, shape, form, compared);
+    const program = device.record((launch) => recordDecoder(launch, shape, form, compared, decoder));
+    const times: number[] = [];
+    for (let step = 0; step < steps + 1; step++) times.push(await program.time());
+    program.free();
+    const milliseconds = median(times.slice(1));
+    const rate = stepBytes(cell) / (milliseconds / 1000);
+    return {
+      ...cell,
+      milliseconds,
+      tokensPerSecond: (1000 * cell.batch) / milliseconds,
+      gigabytesPerSecond: rate / 1e9,
+      fractionOfRead: ceilings && rate / ceilings.bytesPerSecond,
+    };
+  } finally {
+    arena.free();
+  }
+}
+
+/**
+ * Decoding of the 7B whose cache holds every head's keys and values, for the comparison with latent attention: the decoder of
+ * `bench compare`, from token ids to logits, by the device's clock. No prompts. Rejects with a UserError when it does not fit.
+ */
+export async function runFullHeadsBench(
+  device: Device,
+  { cells, steps, onPart }: Pick<ShapeBenchOptions, "cells" | "steps" | "onPart">,
+): Promise<ShapeBenchResult> {
+  onPart?.("ceilings");
+  const ceilings = await measureDeviceCeilings(device);
+  const decode: DecodeCellResult[] = [];
+  for (const cell of cells) {
+    onPart?.(`decode, ${cell.batch} × ${cell.cachedTokens} cached tokens`);
+    decode.push(await measureCell(device, cell, steps, ceilings));
+  }
+  const most = Math.max(...cells.map(({ batch, cachedTokens }) => batch * cachedTokens));
+  const cacheBytesAToken = LAYER_BYTES * shape.layers;
+  return {
+    ...{ ceilings, prefill: null, decode },
+    memory: {
+      weightBytes: 2 * modelParameters(shape, form),
+      cacheBytes: most * cacheBytesAToken,
+      cacheBytesPerToken: cacheBytesAToken,
+      peakBytes: device.memory.peakBytes,
+    },
+  };
+}
