@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import { fromBf16, toBf16 } from "../../base/bf16.ts";
 import { fromF16, toF16 } from "../../base/f16.ts";
 import { encodeFp8Entry } from "../../base/fp8-entry.ts";
 import { createRandom } from "../../base/random.ts";
 import type { Device } from "../../device/device.ts";
-import { openDevice } from "../../device/open.ts";
 import { type LatentDtype, latentEntryBytes } from "../common/latent-cache.ts";
 import { mlaPrologue } from "./mla-prologue.ts";
 import { mlaPrologueReference } from "./reference.ts";
@@ -156,13 +156,10 @@ const cases: Case[] = [
   },
 ];
 
-describe.each([
-  ["relaxed", 2],
-  ["simd", 1],
-] as const)("mla-prologue, cpu %s, %i threads", (variant, threads) => {
+describe.each(testDevices)("mla-prologue, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 

@@ -4,6 +4,7 @@ import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts"
 import { type LatentCache, latentCachePages, latentDtypeCode } from "../common/latent-cache.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix } from "../common/weight.ts";
 import { enqueueCuda } from "./mla-prologue.cuda.ts";
+import { enqueueWebGpu } from "./mla-prologue.webgpu.ts";
 
 /** Tokens that share one pass over a head's W_UK; BLOCK in mla-prologue.as.ts. */
 const BLOCK = 4;
@@ -140,6 +141,10 @@ export function mlaPrologue(launch: Launch, args: MlaPrologueArguments): void {
     return;
   }
   checkOneOf("qOutDtype", args.qOutDtype ?? "f32", ["f32"]);
+  if (launch.target.kind === "webgpu") {
+    enqueueWebGpu(launch, args);
+    return;
+  }
   const { heads, nopeWidth, ropeWidth, valueWidth, latentWidth, maxRows, positions, rotaryTable } = args;
   const interleaved = args.rotary === "interleaved" ? 1 : 0;
   launch(
