@@ -1,0 +1,55 @@
+// The engine's worker: blocking steps run here, so that the page stays smooth.
+import { UserError } from "flashmla";
+import { forgetKeptFiles } from "flashmla/files";
+import { generate } from "./generate.ts";
+import { type OpenModel, openModel } from "./open-model.ts";
+import type { FromWorker, GenerateRequest, OpenRequest, ToWorker } from "./protocol.ts";
+
+const tell = (message: FromWorker) => self.postMessage(message);
+let model: OpenModel | null = null;
+/** What is under way; the next request waits for its end. */
+let work: Promise<void> = Promise.resolve();
+let abort = new AbortController();
+
+/** Only a `UserError` is written for people; what else is thrown keeps its kind. */
+function messageOf(error: unknown): string {
+  if (error instanceof UserError || error instanceof RangeError) return error.message;
+  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+}
+
+async function open(request: OpenRequest, signal: AbortSignal): Promise<void> {
+  try {
+    await model?.close();
+    model = null;
+    const progress = (stage: "fetching" | "loading", done: number, total: number) =>
+      tell({ kind: "progress", stage, done, total });
+    model = await openModel(request, progress, signal);
+    tell({ kind: "ready", facts: model.facts });
+  } catch (error) {
+    if (signal.aborted) return;
+    tell({ kind: "failed", during: "open", message: messageOf(error) });
+  }
+}
+
+async function answer(request: GenerateRequest, signal: AbortSignal): Promise<void> {
+  try {
+    if (model === null) throw new UserError("There is no model yet; open one first.");
+    await generate(model, request, signal, tell);
+  } catch (error) {
+    tell({ kind: "failed", during: "generate", message: messageOf(error) });
+  }
+}
+
+function begin(task: (signal: AbortSignal) => Promise<void>): void {
+  abort.abort();
+  abort = new AbortController();
+  const { signal } = abort;
+  work = work.then(() => task(signal));
+}
+
+self.addEventListener("message", ({ data }: MessageEvent<ToWorker>) => {
+  if (data.kind === "open") begin((signal) => open(data, signal));
+  else if (data.kind === "generate") begin((signal) => answer(data, signal));
+  else if (data.kind === "stop") abort.abort();
+  else void forgetKeptFiles().then(() => tell({ kind: "forgotten" }));
+});
