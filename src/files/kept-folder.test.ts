@@ -12,7 +12,13 @@ class MemoryStore implements FileStore {
   writable = Number.POSITIVE_INFINITY;
 
   readIndex = async () => this.index;
+  /** Writers of the index and of files at work; like a browser's file, each takes one. */
+  writers = new Set<string>();
   writeIndex = async (text: string) => {
+    if (this.writers.has("index")) throw new Error("there is another open Access Handle");
+    this.writers.add("index");
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    this.writers.delete("index");
     this.index = text;
   };
   room = async () => this.left;
@@ -21,6 +27,8 @@ class MemoryStore implements FileStore {
     return bytes && bytesSource(`kept ${file}`, bytes);
   };
   append = async (file: string, length: number) => {
+    if (this.writers.has(file)) throw new Error("there is another open Access Handle");
+    this.writers.add(file);
     this.files.set(file, (this.files.get(file) ?? new Uint8Array()).slice(0, length));
     return {
       write: async (bytes: Uint8Array) => {
@@ -31,7 +39,7 @@ class MemoryStore implements FileStore {
         after.set(bytes, before.length);
         this.files.set(file, after);
       },
-      close: async () => {},
+      close: async () => void this.writers.delete(file),
     };
   };
 }
@@ -92,6 +100,18 @@ describe("keptFolder", () => {
     expect([progress.length, progress[0], progress.at(-1)]).toEqual([10, 0.1, 1]);
     expect(await read(await visit().open("weights"))).toEqual(kept);
     expect(streamed).toEqual([0]);
+  });
+
+  it("keeps what is asked for at the same time, and fetches it once", async () => {
+    const reasons: string[] = [];
+    const folder = visit({ onNotKept: (_, reason) => reasons.push(reason) });
+    const files = ["weights", "none", "weights", "other", "weights"];
+    const sources = await Promise.all(files.map((file) => folder.open(file)));
+    expect(sources.map((source) => source?.name)).toEqual([
+      ...["kept weights", undefined, "kept weights", undefined, "kept weights"],
+    ]);
+    expect([streamed, reasons]).toEqual([[0], []]);
+    expect(Object.keys(JSON.parse(store.index!)).sort()).toEqual(["none", "other", "weights"]);
   });
 
   it.each(["online", "answers"] as const)("opens what is kept when the origin is not %s", async (trouble) => {

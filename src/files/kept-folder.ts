@@ -48,22 +48,56 @@ export function keptFolder(
   store: FileStore,
   options: KeptFolderOptions = {},
 ): ByteFolder {
-  let pending: Promise<Map<string, Kept>> | undefined;
+  let pending: Promise<KeptIndex> | undefined;
   const index = () => {
-    pending ??= readIndex(store);
+    pending ??= KeptIndex.read(store);
     return pending;
   };
+  // A file that is asked for twice at once is fetched once.
+  const turns = new Map<string, Promise<unknown>>();
   return {
     name: origin.name,
-    open: async (file) => new KeptFile(file, origin, store, await index(), options).open(),
+    open: async (file) => {
+      const kept = new KeptFile(file, origin, store, await index(), options);
+      const opened = (turns.get(file) ?? Promise.resolve()).then(() => kept.open());
+      turns.set(
+        file,
+        opened.catch(() => {}),
+      );
+      return opened;
+    },
   };
 }
 
-async function readIndex(store: FileStore): Promise<Map<string, Kept>> {
-  try {
-    return new Map(Object.entries(JSON.parse((await store.readIndex()) ?? "{}")));
-  } catch {
-    return new Map();
+/** What is kept of every file; it is written after each change, one write at a time. */
+class KeptIndex {
+  readonly #store: FileStore;
+  readonly #files: Map<string, Kept>;
+  #writing: Promise<void> = Promise.resolve();
+
+  private constructor(store: FileStore, files: Map<string, Kept>) {
+    this.#store = store;
+    this.#files = files;
+  }
+
+  static async read(store: FileStore): Promise<KeptIndex> {
+    try {
+      return new KeptIndex(store, new Map(Object.entries(JSON.parse((await store.readIndex()) ?? "{}"))));
+    } catch {
+      return new KeptIndex(store, new Map());
+    }
+  }
+
+  get(file: string): Kept | undefined {
+    return this.#files.get(file);
+  }
+
+  set(file: string, kept: Kept): Promise<void> {
+    this.#files.set(file, kept);
+    const write = () => this.#store.writeIndex(JSON.stringify(Object.fromEntries(this.#files)));
+    const written = this.#writing.then(write);
+    this.#writing = written.catch(() => {});
+    return written;
   }
 }
 
@@ -72,7 +106,7 @@ class KeptFile {
     readonly file: string,
     readonly origin: ByteFolder,
     readonly store: FileStore,
-    readonly index: Map<string, Kept>,
+    readonly index: KeptIndex,
     readonly options: KeptFolderOptions,
   ) {}
 
@@ -115,7 +149,7 @@ class KeptFile {
   /** Keeps what the origin has and opens the copy; the origin's own where it cannot be kept. */
   async #refresh(source: ByteSource | undefined): Promise<ByteSource | undefined> {
     if (source === undefined) {
-      await this.#note(null).catch(() => {});
+      await this.index.set(this.file, null).catch(() => {});
       return undefined;
     }
     try {
@@ -143,7 +177,7 @@ class KeptFile {
     const room = await store.room();
     if (size - position > room)
       throw new Error(`there is room for ${room} bytes and it needs ${size - position}`);
-    await this.#note({ size, version, whole: false });
+    await index.set(file, { size, version, whole: false });
     const appender = await store.append(file, position);
     try {
       for await (const piece of source.stream?.(position) ?? readPieces(source, position)) {
@@ -154,12 +188,7 @@ class KeptFile {
     } finally {
       await appender.close();
     }
-    await this.#note({ size, version, whole: true });
-  }
-
-  async #note(kept: Kept): Promise<void> {
-    this.index.set(this.file, kept);
-    await this.store.writeIndex(JSON.stringify(Object.fromEntries(this.index)));
+    await index.set(file, { size, version, whole: true });
   }
 }
 

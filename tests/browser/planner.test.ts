@@ -17,7 +17,7 @@ const input = (change: Partial<PlanInput["load"]> = {}, model = "7b"): PlanInput
     ...{ gpu, tensorParallel: 1, weightDtype: "bf16", cacheDtype: "bf16" },
     ...{ efficiency: assumedEfficiency, overheadSeconds: STEP_OVERHEAD_SECONDS },
   },
-  load: { ...defaultLoad, ...change },
+  load: { ...defaultLoad, requestsPerSecond: 128, ...change },
   pricePerHour: gpu.pricePerHour!,
 });
 

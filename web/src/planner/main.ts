@@ -29,6 +29,8 @@ const priceOf = (id: string) => findGpu(gpus, id).pricePerHour ?? unknownPrice;
 const start: Choices = {
   ...{ model: "7b", gpu: "h200-sxm", weightDtype: "bf16", cacheDtype: "bf16", tensorParallel: 1 },
   ...defaultLoad,
+  // Enough for the forms of the cache to differ by whole GPUs.
+  requestsPerSecond: 128,
   pricePerHour: priceOf("h200-sxm"),
 };
 

@@ -20,7 +20,8 @@ export class FiguresView {
     this.#facts = facts;
     this.#state = null;
     const { name, type, weightBytes, cacheDtype, bytesPerToken, notKept } = facts;
-    const kept = notKept === null ? "" : ` Its files are not kept for the next visit: ${notKept}.`;
+    const kept =
+      notKept === null ? "" : ` Its files are not kept for the next visit: ${notKept.replace(/\.$/, "")}.`;
     show(
       "model-facts",
       `${name} (${type}): ${bytesText(weightBytes)} of weights, ${bytesPerToken} B of ${cacheDtype} cache a token.${kept}`,
