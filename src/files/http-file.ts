@@ -48,7 +48,8 @@ export class HttpFile {
 
   async #try(init: RequestInit): Promise<Response | UserError> {
     try {
-      return await this.#fetch(this.#url, { ...init, signal: this.#signal ?? null });
+      // A browser's cache of answers would hold the weights a second time.
+      return await this.#fetch(this.#url, { ...init, cache: "no-store", signal: this.#signal ?? null });
     } catch (cause) {
       return this.lost(cause);
     }
