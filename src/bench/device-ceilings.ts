@@ -4,7 +4,6 @@ import { fillRandom, measureGpuCeilings } from "./gpu-memory.ts";
 
 /** What the GPU's read ceiling streams. */
 const POOL_BYTES = 2 ** 32;
-const CPU_ROUNDS = 5;
 
 /** The better of each of two measurements; one of them may be missing. */
 export function bestCeilings(a: Ceilings | null, b: Ceilings | null): Ceilings | null {
@@ -15,18 +14,15 @@ export function bestCeilings(a: Ceilings | null, b: Ceilings | null): Ceilings |
   };
 }
 
-function cpuCeilings(device: Device): Ceilings | null {
-  const meter = createCeilingMeter(device);
-  try {
-    let best: Ceilings | null = null;
-    for (let round = 0; round < CPU_ROUNDS; round++) best = bestCeilings(best, meter.measure());
-    return best;
-  } finally {
-    meter.free();
-  }
+/** Measures a device's ceilings, again and again. */
+export interface CeilingSource {
+  /** What the device reaches now: other work on a machine moves it. On a GPU, what it reached when this was opened. */
+  measure(): Ceilings;
+  /** Gives the memory back. */
+  free(): void;
 }
 
-async function gpuCeilings(device: Device): Promise<Ceilings> {
+async function measureGpu(device: Device): Promise<Ceilings> {
   const pool = device.allocate(Math.min(POOL_BYTES, device.limits.memoryBytes / 4), "read ceiling");
   try {
     await fillRandom(device, pool, 1, 1);
@@ -40,8 +36,9 @@ async function gpuCeilings(device: Device): Promise<Ceilings> {
  * What `device` reads and computes a second at most, in the arithmetic of its attention kernels: float32 multiply-adds on the CPU,
  * bf16 tensor cores on a Hopper GPU. Null on devices that have no such measurement.
  */
-export async function measureDeviceCeilings(device: Device): Promise<Ceilings | null> {
-  if (device.kind === "cpu") return cpuCeilings(device);
-  if (device.kind === "cuda" && device.limits.features.has("sm_90")) return gpuCeilings(device);
-  return null;
+export async function openCeilings(device: Device): Promise<CeilingSource | null> {
+  if (device.kind === "cpu") return createCeilingMeter(device);
+  if (device.kind !== "cuda" || !device.limits.features.has("sm_90")) return null;
+  const measured = await measureGpu(device);
+  return { measure: () => measured, free: () => {} };
 }

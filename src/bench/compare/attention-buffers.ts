@@ -1,9 +1,11 @@
+import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import type { DeviceBuffer } from "../../device/device.ts";
 import { attentionDecodeWorkspaceBytes } from "../../kernels/attention-decode/attention-decode.ts";
 import type { KeyValueCache } from "../../kernels/common/key-value-cache.ts";
 import { checkLatentWidths, type LatentCache } from "../../kernels/common/latent-cache.ts";
 import { mlaDecodeWorkspaceBytes } from "../../kernels/common/mla-partials.ts";
 import type { WeightMatrix } from "../../kernels/common/weight.ts";
+import { queryDtypeOn } from "../../kernels/mla-decode/mla-decode.cuda.ts";
 import { standardAttentionWorkspaceBytes } from "../../kernels/standard-attention/standard-attention.ts";
 import type { CompareArena } from "./arena.ts";
 import { type CompareForm, type CompareShape, cacheBytesPerToken } from "./shapes.ts";
@@ -40,8 +42,12 @@ export type AttentionBuffers = { readonly tokens: TokenInputs; readonly values: 
       readonly kind: "latent";
       readonly query: DeviceBuffer;
       readonly latent: DeviceBuffer;
+      /** Queries meet the cache in this type: what suits the device. */
+      readonly dtype: WeightDType;
       readonly absorbed: DeviceBuffer;
       readonly workspace: DeviceBuffer;
+      /** Where attention merges its splits itself; null where the epilogue does. */
+      readonly merged: { readonly attended: DeviceBuffer; readonly lse: DeviceBuffer } | null;
     }
 );
 
@@ -139,12 +145,21 @@ export function makeAttentionBuffers(
     };
   }
   const width = form.latentWidth + ropeWidth;
+  const dtype = queryDtypeOn(arena.kind, form.dtype);
+  const rows = batch * heads;
   return {
-    ...{ kind: "latent", values, tokens: makeTokens(arena, ropeWidth, cell) },
+    ...{ kind: "latent", values, tokens: makeTokens(arena, ropeWidth, cell), dtype },
     query: arena.floats("query", batch * heads * (headWidth + ropeWidth), 1),
     latent: arena.floats("latent", batch * width, 1),
-    absorbed: arena.reserve("absorbed query", batch * heads * width * 4),
+    absorbed: arena.reserve("absorbed query", rows * width * bytesPerElement(dtype)),
     workspace: arena.reserve("attention workspace", mlaDecodeWorkspaceBytes(latentSizes(shape, form, cell))),
+    merged:
+      dtype === "f32"
+        ? null
+        : {
+            attended: arena.reserve("attended", rows * form.latentWidth * bytesPerElement(dtype)),
+            lse: arena.reserve("log-sum-exp", rows * 4),
+          },
   };
 }
 

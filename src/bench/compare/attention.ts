@@ -1,7 +1,7 @@
 import type { Launch } from "../../device/device.ts";
 import { attentionDecode, attentionDecodeCost } from "../../kernels/attention-decode/attention-decode.ts";
 import { attentionPrologue } from "../../kernels/attention-prologue/attention-prologue.ts";
-import { mlaDecodeCost, mlaDecodePartial } from "../../kernels/mla-decode/mla-decode.ts";
+import { mlaDecode, mlaDecodeCost, mlaDecodePartial } from "../../kernels/mla-decode/mla-decode.ts";
 import { mlaEpilogue } from "../../kernels/mla-epilogue/mla-epilogue.ts";
 import { mlaPrologue } from "../../kernels/mla-prologue/mla-prologue.ts";
 import {
@@ -65,10 +65,15 @@ function fullKernel(launch: Launch, { shape, form, cell, buffers, layer }: Full)
 }
 
 function latentKernel(launch: Launch, { shape, form, cell, buffers, layer }: Latent): void {
-  const { tokens, absorbed: q, workspace } = buffers;
+  const { tokens, absorbed: q, workspace, dtype: qDtype, merged } = buffers;
   const softmaxScale = (shape.headWidth + shape.ropeWidth) ** -0.5;
   const sizes = { ...latentSizes(shape, form, cell), ...tokens, mask: "causal" } as const;
-  mlaDecodePartial(launch, { ...sizes, q, cache: layer.cache, softmaxScale, workspace });
+  const attention = { ...sizes, q, cache: layer.cache, softmaxScale, workspace };
+  if (merged === null) mlaDecodePartial(launch, attention);
+  else {
+    const { attended: out, lse } = merged;
+    mlaDecode(launch, { ...attention, qDtype, out, outDtype: qDtype, lse });
+  }
 }
 
 /** Records scores, softmax and values alone: what the kernels' ceilings are about. */
@@ -90,15 +95,18 @@ function recordFull(launch: Launch, step: Full): void {
 
 function recordLatent(launch: Launch, step: Latent): void {
   const { shape, form, cell, buffers, layer } = step;
-  const { tokens, query, latent, absorbed, workspace, values } = buffers;
+  const { tokens, query, latent, absorbed, workspace, values, dtype, merged } = buffers;
   const { cache, kvB, norm } = layer;
   const sizes = latentSizes(shape, form, cell);
   mlaPrologue(launch, {
     ...{ ...sizes, ...tokens, phase: "decode", q: query, latent, normWeight: norm, epsilon: EPSILON },
     ...{ kvB, rotary: "halves", queryScale: null, cache, qOut: absorbed, maxRows: cell.batch },
+    qOutDtype: dtype,
   });
   latentKernel(launch, step);
-  mlaEpilogue(launch, { ...sizes, partials: workspace, kvB, out: values });
+  const input =
+    merged === null ? { partials: workspace } : { attended: merged.attended, attendedDtype: dtype };
+  mlaEpilogue(launch, { ...sizes, ...input, kvB, out: values });
 }
 
 /**

@@ -6,7 +6,7 @@ import { decodeFp8Entry } from "../../base/fp8-entry.ts";
 import type { Device, DeviceBuffer } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
 import { renderPage } from "../../report/page.ts";
-import { bestCeilings, measureDeviceCeilings } from "../device-ceilings.ts";
+import { bestCeilings, openCeilings } from "../device-ceilings.ts";
 import { createReport } from "../report.ts";
 import { CompareArena } from "./arena.ts";
 import { breakEven, breakEvens, describeBreakEven } from "./break-even.ts";
@@ -212,7 +212,7 @@ describe("runCompare", () => {
 describe("tuning", () => {
   const kernelRow = (form: CompareFormId, context: number, kernelMilliseconds: number): CompareRow => ({
     ...{ scope: "attention", form, context, batch: 1, cacheBytes: 0 },
-    outcome: { ...(measured(1) as MeasuredOutcome), kernelMilliseconds },
+    outcome: { ...(measured(1) as MeasuredOutcome), kernelMilliseconds, ceilings },
   });
   const ceilings = { bytesPerSecond: 1e9, flopsPerSecond: 1e9 };
 
@@ -222,7 +222,7 @@ describe("tuning", () => {
       kernelRow("latent-512", 1000, 10),
       row("flash", 1000, measured(1)),
     ];
-    const shares = tuningShares(rows, tiny, ceilings);
+    const shares = tuningShares(rows, tiny);
     // Keys and values 1000·1024 bytes, q and out 2048: 1.026 ms; 4·4·64·1000 FLOPs: 1.024 ms.
     expect(shares[0]).toMatchObject({ bound: "memory" });
     expect(shares[0]!.share).toBeCloseTo((1_024_000 + 2048) / 1e6 / 4, 9);
@@ -246,18 +246,20 @@ describe("tuning", () => {
     expect(medianShares([share("flash", 1, 0.5), share("latent-512", 2, 0.8)])).toEqual(new Map());
   });
 
-  it("the machine's ceilings: the better of two measurements", async () => {
+  it("the machine's ceilings: the better of two measurements, none where there is no such kernel", async () => {
     const device = await openDevice({ kind: "cpu", threads: 1 });
-    const found = (await measureDeviceCeilings(device))!;
+    const source = (await openCeilings(device))!;
+    const found = source.measure();
     expect(found.bytesPerSecond).toBeGreaterThan(1e8);
     expect(found.flopsPerSecond).toBeGreaterThan(1e8);
+    source.free();
     expect(device.memory.usedBytes).toBe(0);
     expect(bestCeilings(found, { bytesPerSecond: 1, flopsPerSecond: 1e20 })).toEqual({
       bytesPerSecond: found.bytesPerSecond,
       flopsPerSecond: 1e20,
     });
     expect(bestCeilings(null, found)).toBe(found);
-    expect(await measureDeviceCeilings(changedDevice(device, { kind: "webgpu" }))).toBe(null);
+    expect(await openCeilings(changedDevice(device, { kind: "webgpu" }))).toBe(null);
     await device.close();
   });
 });
@@ -326,7 +328,7 @@ describe("report", () => {
   });
 
   it("as a page: every chart and table, and rows of one form alone", async () => {
-    const about = { name: "compare", device: "test", shape: tiny, ceilings: null, isComplete: true };
+    const about = { name: "compare", device: "test", shape: tiny, isComplete: true };
     const html = await renderPage(comparePage(createReport({ ...about, rows }, "0.0.0")));
     expect(html.match(/<svg/g)).toHaveLength(2);
     expect(html).toContain("Break-even");

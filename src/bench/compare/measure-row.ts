@@ -1,5 +1,6 @@
 import { errorMessage, UserError } from "../../base/errors.ts";
 import type { Device, Launch } from "../../device/device.ts";
+import { bestCeilings, type CeilingSource } from "../device-ceilings.ts";
 import { median } from "../run.ts";
 import { CompareArena } from "./arena.ts";
 import { recordAttention, recordAttentionKernel } from "./attention.ts";
@@ -20,6 +21,8 @@ export interface RowTask {
   readonly scope: CompareScope;
   readonly form: CompareForm;
   readonly cell: CompareCell;
+  /** For rows of one layer's attention. */
+  readonly ceilings: CeilingSource | null;
   /** Whether to end early, with what has been timed. */
   readonly isOver: () => boolean;
 }
@@ -69,7 +72,8 @@ async function measureModel(arena: CompareArena, task: RowTask): Promise<Measure
 
 /** Runs over the caches of several layers, so that each is read from memory as in a model; the memory told is one's. */
 async function measureAttention(arena: CompareArena, task: RowTask): Promise<MeasuredOutcome> {
-  const { device, shape, form, cell, isOver } = task;
+  const { device, shape, form, cell, isOver, ceilings } = task;
+  const { usedBytes: heldBefore } = device.memory;
   const buffers = makeAttentionBuffers(arena, shape, form, cell);
   const first = makeAttentionLayer(arena, shape, form, cell);
   const { usedBytes: ofOne } = device.memory;
@@ -85,12 +89,15 @@ async function measureAttention(arena: CompareArena, task: RowTask): Promise<Mea
     return timeRuns(device, step, wanted, isOver);
   };
   const { times, usedBytes } = await timed(recordAttention, ROW_MS);
+  const before = ceilings?.measure() ?? null;
   const kernel = await timed(recordAttentionKernel, KERNEL_MS);
+  const after = ceilings?.measure() ?? null;
   const milliseconds = median(times) / layers.length;
   return {
     ...{ status: "measured", milliseconds, tokensPerSecond: (1000 * cell.batch) / milliseconds },
-    ...{ peakBytes: usedBytes - ofOthers, runs: times.length },
-    kernelMilliseconds: Math.min(...kernel.times) / layers.length,
+    ...{ peakBytes: usedBytes - ofOthers - heldBefore, runs: times.length },
+    ...{ kernelMilliseconds: Math.min(...kernel.times) / layers.length },
+    ceilings: bestCeilings(before, after),
   };
 }
 

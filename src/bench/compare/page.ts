@@ -1,7 +1,6 @@
 import type { Chart } from "../../report/chart.ts";
 import type { ReportBlock, ReportPage, ReportSection } from "../../report/page.ts";
-import type { Ceilings } from "../ceilings.ts";
-import { type Report, threeDigits } from "../report.ts";
+import type { Report } from "../report.ts";
 import { measuredTimes } from "./break-even.ts";
 import type { CompareRow, CompareScope } from "./rows.ts";
 import { type CompareShape, compareForms } from "./shapes.ts";
@@ -25,8 +24,6 @@ export type CompareReport = Report<{
   readonly device: string;
   readonly shape: CompareShape;
   readonly rows: readonly CompareRow[];
-  /** What the device reads and computes a second at most, measured before and after the rows; null where it cannot be. */
-  readonly ceilings: Ceilings | null;
   /** Whether every row was reached; rows that were not say so themselves. */
   readonly isComplete: boolean;
 }>;
@@ -92,17 +89,11 @@ function scopeSection(rows: readonly CompareRow[], scope: CompareScope): ReportS
   return { heading: heading[0]!.toUpperCase() + heading.slice(1), blocks: [...charts, table] };
 }
 
-/** The shares of a report's attention kernels; none where its ceilings are not known. */
-export function sharesOf({ rows, shape, ceilings }: CompareReport): TuningShare[] {
-  return ceilings === null ? [] : tuningShares(rows, shape, ceilings);
-}
-
-function tuningSection({ ceilings }: CompareReport, shares: readonly TuningShare[]): ReportSection[] {
-  if (ceilings === null || shares.length === 0) return [];
-  const speeds = `${threeDigits(ceilings.bytesPerSecond / 1e9)} GB/s read and ${threeDigits(ceilings.flopsPerSecond / 1e9)} GFLOPS`;
+function tuningSection(shares: readonly TuningShare[]): ReportSection[] {
+  if (shares.length === 0) return [];
   const caption =
-    `Time that the ceiling allows over time taken by scores, softmax and values alone; this device reaches ${speeds}. ` +
-    "Medians are of the cells that every form fits.";
+    "Time that the ceiling allows over time taken by scores, softmax and values alone, the best of each; ceilings (streaming reads, " +
+    "multiply-adds) are measured around every row. Medians are of the cells that every form fits.";
   return [{ heading: "How well each kernel is tuned", blocks: [tableBlock(tuningTable(shares), caption)] }];
 }
 
@@ -111,7 +102,7 @@ export function comparePage(report: CompareReport): ReportPage {
   const { rows, shape, machine, device, versions, commit, date } = report;
   const scopes = [...new Set(rows.map(({ scope }) => scope))];
   const missing = missingSentences(rows);
-  const shares = sharesOf(report);
+  const shares = tuningShares(rows, shape);
   const own = ownFigures(rows);
   const ownBlocks: ReportBlock[] =
     own === null ? [] : [tableBlock(ownTable(rows), `Whole model, batch 1, context ${own.context}.`)];
@@ -123,7 +114,7 @@ export function comparePage(report: CompareReport): ReportPage {
     sections: [
       ...scopes.map((scope) => scopeSection(rows, scope)),
       { heading: "Break-even", blocks: [tableBlock(breakEvenTable(rows), "By lines between neighbours.")] },
-      ...tuningSection(report, shares),
+      ...tuningSection(shares),
       { heading: "Cache", blocks: caches },
       {
         heading: "The published claims",

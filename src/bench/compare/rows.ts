@@ -1,3 +1,4 @@
+import type { Ceilings } from "../ceilings.ts";
 import type { CompareCell } from "./attention-buffers.ts";
 import type { CompareFormId } from "./shapes.ts";
 
@@ -16,6 +17,8 @@ export interface MeasuredOutcome {
   readonly runs: number;
   /** The best time of scores, softmax and values alone; for rows of one layer's attention. */
   readonly kernelMilliseconds?: number;
+  /** What the device read and computed a second at most around that time; null where it cannot be measured. */
+  readonly ceilings?: Ceilings | null;
 }
 
 /** What became of a row: measured, or why not. */

@@ -1,4 +1,5 @@
 import type { Device } from "../../device/device.ts";
+import { openCeilings } from "../device-ceilings.ts";
 import type { CompareCell } from "./attention-buffers.ts";
 import { cacheBytesOf, checkCompareSizes } from "./attention-buffers.ts";
 import { leastBytes } from "./decoder.ts";
@@ -37,7 +38,7 @@ function refuse(
   if (signal?.aborted === true) return { status: "interrupted", reason: "the run was interrupted before it" };
   const wanted = leastBytes(scope, shape, form, cell);
   const { memoryBytes } = device.limits;
-  if (wanted > memoryBytes) {
+  if (wanted + device.memory.usedBytes > memoryBytes) {
     const reason = `needs ${gigabytes(wanted)} and the device has ${gigabytes(memoryBytes)}`;
     return { status: "no memory", reason };
   }
@@ -54,26 +55,35 @@ export async function runCompare(options: CompareOptions): Promise<CompareRow[]>
   const { shape, scopes, signal, forms = compareForms, onRow } = options;
   const deadline = performance.now() + 1000 * options.seconds;
   const isOver = () => signal?.aborted === true || performance.now() > deadline;
-  const cells = scopes.flatMap((scope) => {
+  const cells = [...scopes].sort().flatMap((scope) => {
     const all = options.contexts.flatMap((context) => options.batches.map((batch) => ({ context, batch })));
     const sorted = all.sort((a, b) => a.context * a.batch - b.context * b.batch || a.context - b.context);
     return sorted.map((cell) => ({ scope, cell }));
   });
   for (const form of forms) checkCompareSizes(shape, form);
   const rows: CompareRow[] = [];
-  for (const { scope, cell } of cells) {
-    for (const form of forms) {
-      const layers = scope === "model" ? shape.layers : 1;
-      const outcome =
-        refuse(options, scope, form, cell, deadline) ??
-        (await measureRow({ device: options.device, shape, scope, form, cell, isOver }));
-      const cacheBytes = cacheBytesOf(shape, form, cell, layers);
-      const row = { ...cell, scope, form: form.id, cacheBytes, outcome };
-      rows.push(row);
-      onRow?.(row, rows.length, cells.length * forms.length);
-      // Signals reach a busy process between rows.
-      await new Promise((resolve) => setTimeout(resolve, 0));
+  let ceilings = scopes.includes("attention") ? await openCeilings(options.device) : null;
+  try {
+    for (const { scope, cell } of cells) {
+      if (scope === "model") {
+        // Its memory may be what a whole model lacks.
+        ceilings?.free();
+        ceilings = null;
+      }
+      for (const form of forms) {
+        const layers = scope === "model" ? shape.layers : 1;
+        const task = { device: options.device, shape, scope, form, cell, ceilings, isOver };
+        const outcome = refuse(options, scope, form, cell, deadline) ?? (await measureRow(task));
+        const cacheBytes = cacheBytesOf(shape, form, cell, layers);
+        const row = { ...cell, scope, form: form.id, cacheBytes, outcome };
+        rows.push(row);
+        onRow?.(row, rows.length, cells.length * forms.length);
+        // Signals reach a busy process between rows.
+        await new Promise((resolve) => setTimeout(resolve, 0));
+      }
     }
+  } finally {
+    ceilings?.free();
   }
   return rows;
 }

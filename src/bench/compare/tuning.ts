@@ -1,4 +1,3 @@
-import type { Ceilings } from "../ceilings.ts";
 import { median } from "../run.ts";
 import { attentionKernelCost } from "./attention.ts";
 import type { CompareCell } from "./attention-buffers.ts";
@@ -13,14 +12,12 @@ export interface TuningShare extends CompareCell {
   readonly share: number;
 }
 
-/** The share of the ceiling that binds it, of every measured row of one layer's attention. */
-export function tuningShares(
-  rows: readonly CompareRow[],
-  shape: CompareShape,
-  ceilings: Ceilings,
-): TuningShare[] {
+/** The share of the ceiling that binds it, as measured beside it, of every measured row of one layer's attention. */
+export function tuningShares(rows: readonly CompareRow[], shape: CompareShape): TuningShare[] {
   return rows.flatMap(({ form, context, batch, outcome }) => {
     if (outcome.status !== "measured" || outcome.kernelMilliseconds === undefined) return [];
+    const { ceilings } = outcome;
+    if (ceilings === undefined || ceilings === null) return [];
     const known = compareForms.find(({ id }) => id === form)!;
     const { flops, bytes } = attentionKernelCost(shape, known, { context, batch });
     const [compute, memory] = [flops / ceilings.flopsPerSecond, bytes / ceilings.bytesPerSecond];

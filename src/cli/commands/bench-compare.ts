@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { type CompareReport, comparePage, sharesOf } from "../../bench/compare/page.ts";
+import { type CompareReport, comparePage } from "../../bench/compare/page.ts";
 import type { CompareScope } from "../../bench/compare/rows.ts";
 import { runCompare } from "../../bench/compare/run.ts";
 import { type CompareShape, compareForms, compareShapes } from "../../bench/compare/shapes.ts";
@@ -14,7 +14,7 @@ import {
   tuningTable,
   verdictTable,
 } from "../../bench/compare/tables.ts";
-import { bestCeilings, measureDeviceCeilings } from "../../bench/device-ceilings.ts";
+import { tuningShares } from "../../bench/compare/tuning.ts";
 import { createDeviceReport, writeReport } from "../../bench/report.ts";
 import type { Device } from "../../device/device.ts";
 import { deviceKinds, openDevice } from "../../device/open.ts";
@@ -80,7 +80,7 @@ function printTable(title: string, rows: readonly (readonly string[])[]): void {
 
 function printReport(report: CompareReport): void {
   const { rows } = report;
-  const shares = sharesOf(report);
+  const shares = tuningShares(rows, report.shape);
   for (const sentence of findings(rows, shares)) printLine(sentence);
   printLine();
   for (const scope of new Set(rows.map((row) => row.scope)))
@@ -95,24 +95,18 @@ function printReport(report: CompareReport): void {
   for (const sentence of missingSentences(rows)) printLine(sentence);
 }
 
-/** Measures the rows between two measurements of the device's ceilings. */
 async function measure(flags: CompareFlags, device: Device, signal: AbortSignal) {
   const shape = chooseShape(flags, device);
   const forms = compareForms.filter(({ id }) => flags.forms?.includes(id) ?? true);
   const { scopes, contexts, batches } = flags;
   const progress = startProgress("comparing", "cases");
   try {
-    const before = await measureDeviceCeilings(device);
     const rows = await runCompare({
       ...{ device, shape, scopes, contexts, batches, forms, signal, seconds: 60 * flags.minutes },
       onRow: (_, done, total) => progress.update(done, total),
     });
-    const after = signal.aborted ? null : await measureDeviceCeilings(device);
     const isComplete = rows.every(({ outcome }) => !["no time", "interrupted"].includes(outcome.status));
-    return {
-      ...{ name: flags.name, device: device.name, shape, isComplete, rows },
-      ceilings: bestCeilings(before, after),
-    };
+    return { name: flags.name, device: device.name, shape, isComplete, rows };
   } finally {
     progress.stop();
   }
