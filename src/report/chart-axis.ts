@@ -14,6 +14,14 @@ export function logTicks(least: number, most: number): number[] {
   return ticks.filter((tick) => tick >= least && tick <= most);
 }
 
+/** Whether all are powers of two from 64 on, few enough to be told each: context lengths. */
+const arePowersOfTwo = (values: readonly number[]): boolean =>
+  values.length <= 14 && values.every((value) => value >= 64 && Number.isInteger(Math.log2(value)));
+
+/** 512, 2k, 1M: as context lengths are called. */
+const binaryLabel =
+  "datum.value >= 1048576 ? datum.value / 1048576 + 'M' : datum.value >= 1024 ? datum.value / 1024 + 'k' : datum.value";
+
 /** Room beyond the outermost values of a log axis, as a factor. */
 const LOG_MARGIN = 1.3;
 
@@ -34,9 +42,10 @@ export function axisOf(chart: Chart, name: "x" | "y", isZeroBased: boolean) {
     ...rules,
   ];
   const domain = [Math.min(...values) / LOG_MARGIN, Math.max(...values) * LOG_MARGIN] as const;
-  return {
-    ...common,
-    axis: { labelExpr: tickLabel, values: logTicks(...domain) },
-    scale: { type: scale, nice: false, domain },
-  };
+  const distinct = [...new Set(values)].sort((a, b) => a - b);
+  const axis =
+    name === "x" && arePowersOfTwo(distinct)
+      ? { labelExpr: binaryLabel, values: distinct }
+      : { labelExpr: tickLabel, values: logTicks(...domain) };
+  return { ...common, axis, scale: { type: scale, nice: false, domain } };
 }

@@ -101,8 +101,13 @@ describe("charts", () => {
   });
   it("label ticks by size: 1k, 0.5, 1e-4", async () => {
     const svg = await renderChart(lines, "c");
-    expect(svg).toMatch(/<text[^>]*>1k</);
+    expect(svg).toMatch(/<text[^>]*>4k</);
     expect(svg).toMatch(/<text[^>]*>1e-5</);
+  });
+  it("label context lengths as they are called: 512, 2k, 1M", async () => {
+    const points = [512, 2048, 2 ** 20].map((x) => ({ x, y: 1 + x }));
+    const svg = await renderChart({ ...lines, series: [{ name: "a", points }], rules: [] }, "c");
+    for (const label of ["512", "2k", "1M"]) expect(svg).toMatch(new RegExp(`<text[^>]*>${label}<`));
   });
   it("have powers of ten on a log axis, and 2 and 5 times them where it is short", () => {
     expect(logTicks(0.00002, 0.3)).toEqual([1e-4, 1e-3, 1e-2, 0.1]);
@@ -141,6 +146,15 @@ describe("a report", () => {
     expect(html).toContain('<td class="number">−2</td>');
     expect(html).toContain("<title>Accuracy &amp; cost</title>");
     expect(escapeHtml('"&<>')).toBe("&quot;&amp;&lt;&gt;");
+  });
+  it("folds a long table, and sets charts that follow each other side by side", async () => {
+    const table = { kind: "table", isFolded: true, head: ["a"], rows: [["1"], ["2"]] } as const;
+    const chart = { kind: "chart", chart: lines } as const;
+    const html = await renderPage({ ...page, sections: [{ heading: "h", blocks: [chart, chart, table] }] });
+    expect(html).toMatch(/<details><summary>All 2 rows<\/summary>[\s\S]*<td class="number">2<\/td>/);
+    expect(
+      html.match(/<div class="charts">([\s\S]*?)<\/div>\n<details>/)![1]!.match(/<figure>/g),
+    ).toHaveLength(2);
   });
   it("gives every id once", async () => {
     const ids = [...(await renderPage(page)).matchAll(/\bid="([^"]+)"/g)].map((match) => match[1]);

@@ -4,6 +4,8 @@ import { renderChart } from "./render-chart.ts";
 /** Rows of text below a head; cells that begin with a number are set to the right. */
 export interface ReportTable {
   readonly caption?: string;
+  /** Shown when the reader opens it: for long tables that few will read. */
+  readonly isFolded?: boolean;
   readonly head: readonly string[];
   readonly rows: readonly (readonly string[])[];
 }
@@ -33,13 +35,16 @@ export interface ReportPage {
 
 const style = `
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 .findings { background: #f3f7fb; border-left: 4px solid #0072b2; padding: .5rem 1rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: 1rem 0; }
 caption { text-align: left; color: #444; } th, td { padding: .25rem .75rem; border-bottom: 1px solid #e5e5e5; text-align: left; }
 th { border-bottom: 2px solid #999; } .number { text-align: right; }
 figure { margin: 1.5rem 0; } figure h3 { font-size: 1rem; margin: 0; } figcaption { color: #444; } svg { max-width: 100%; height: auto; }
+details { margin: 1rem 0; } summary { cursor: pointer; color: #0072b2; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 0 1.5rem; }
+tbody tr:hover { background: #f7f7f7; }
 dt { float: left; clear: left; width: 10rem; color: #444; } dd { margin-left: 10rem; }
 `;
 
@@ -59,14 +64,15 @@ function renderCell(tag: "td" | "th", text: string, isNumber: boolean): string {
   return `<${tag}${isNumber ? ' class="number"' : ""}>${escapeHtml(text)}</${tag}>`;
 }
 
-function renderTable({ caption, head, rows }: ReportTable): string {
-  const isNumber = (cell: string) => /^[−+<>≈$-]?\s?\d/.test(cell);
+function renderTable({ caption, isFolded = false, head, rows }: ReportTable): string {
+  const isNumber = (cell: string) => cell === "–" || /^[−+<>≈$-]?\s?\d/.test(cell);
   const numeric = head.map((_, i) => rows.length > 0 && rows.every((row) => !row[i] || isNumber(row[i])));
   const line = (tag: "td" | "th", cells: readonly string[]) =>
     `<tr>${cells.map((cell, i) => renderCell(tag, cell, numeric[i] === true)).join("")}</tr>`;
   const title = caption === undefined ? "" : `<caption>${escapeHtml(caption)}</caption>`;
   const body = rows.map((row) => line("td", row)).join("\n");
-  return `<div class="scroll"><table>${title}<thead>${line("th", head)}</thead><tbody>\n${body}\n</tbody></table></div>`;
+  const table = `<div class="scroll"><table>${title}<thead>${line("th", head)}</thead><tbody>\n${body}\n</tbody></table></div>`;
+  return isFolded ? `<details><summary>All ${rows.length} rows</summary>${table}</details>` : table;
 }
 
 async function renderFigure(chart: Chart, id: string): Promise<string> {
@@ -85,7 +91,13 @@ async function renderBlock(block: ReportBlock, id: string): Promise<string> {
 
 async function renderSection({ heading, blocks }: ReportSection, index: number): Promise<string> {
   const parts: string[] = [];
-  for (const [i, block] of blocks.entries()) parts.push(await renderBlock(block, `chart-${index}-${i}`));
+  for (const [i, block] of blocks.entries()) {
+    // Charts that follow each other share a row where the window is wide.
+    const isChart = (one: ReportBlock | undefined) => one?.kind === "chart";
+    if (isChart(block) && !isChart(blocks[i - 1])) parts.push('<div class="charts">');
+    parts.push(await renderBlock(block, `chart-${index}-${i}`));
+    if (isChart(block) && !isChart(blocks[i + 1])) parts.push("</div>");
+  }
   return `<section><h2>${escapeHtml(heading)}</h2>\n${parts.join("\n")}\n</section>`;
 }
 

@@ -13,6 +13,7 @@ import {
   ownTable,
   rowsTable,
   scopeTitles,
+  timesTable,
   tuningTable,
   verdictTable,
 } from "./tables.ts";
@@ -28,7 +29,7 @@ export type CompareReport = Report<{
   readonly isComplete: boolean;
 }>;
 
-function tableBlock(rows: readonly (readonly string[])[], caption: string): ReportBlock {
+function tableBlock(rows: readonly (readonly string[])[], caption: string): ReportBlock & { kind: "table" } {
   const [head = [], ...body] = rows;
   return { kind: "table", caption, head, rows: body };
 }
@@ -79,14 +80,24 @@ function cacheChart(rows: readonly CompareRow[]): Chart {
 function scopeSection(rows: readonly CompareRow[], scope: CompareScope): ReportSection {
   const own = rows.filter((row) => row.scope === scope);
   const batches = [...new Set(own.map(({ batch }) => batch))].sort((a, b) => a - b);
-  const shown = batches.length <= 2 ? batches : [batches[0]!, batches[Math.floor(batches.length / 2)]!];
+  const shown = batches.length <= 4 ? batches : [batches[0]!, batches[Math.floor(batches.length / 2)]!];
   const charts = shown.flatMap((batch): ReportBlock[] => {
     const chart = timeChart(rows, scope, batch);
     return chart === null ? [] : [{ kind: "chart", chart }];
   });
-  const table = tableBlock(rowsTable(rows, scope), "Measured; a row that was not measured says why.");
+  const times = tableBlock(
+    timesTable(rows, scope),
+    "Milliseconds per token: a step gives every sequence one. – was not measured; why is said below.",
+  );
+  const all = tableBlock(
+    rowsTable(rows, scope),
+    "Times, rates and memory are measured; the cache is arithmetic, for rows that were not measured too.",
+  );
   const heading = scopeTitles[scope];
-  return { heading: heading[0]!.toUpperCase() + heading.slice(1), blocks: [...charts, table] };
+  return {
+    heading: heading[0]!.toUpperCase() + heading.slice(1),
+    blocks: [...charts, times, { ...all, isFolded: true }],
+  };
 }
 
 function tuningSection(shares: readonly TuningShare[]): ReportSection[] {

@@ -26,6 +26,7 @@ export function rowsTable(rows: readonly CompareRow[], scope: CompareScope): str
   const head = ["context", "batch", "form", "ms per token", "tokens/s", "peak memory", "cache"];
   const body = rows
     .filter((row) => row.scope === scope)
+    .sort((a, b) => a.context - b.context || a.batch - b.batch)
     .map(({ context, batch, form, cacheBytes, outcome }) => {
       const figures =
         outcome.status === "measured"
@@ -38,6 +39,23 @@ export function rowsTable(rows: readonly CompareRow[], scope: CompareScope): str
       return [String(context), String(batch), titleOf(form), ...figures, formatDecimalBytes(cacheBytes)];
     });
   return [head, ...body];
+}
+
+/** Milliseconds of every form side by side, a row for each context and batch; "–" where a row was not measured. */
+export function timesTable(rows: readonly CompareRow[], scope: CompareScope): string[][] {
+  const own = rows.filter((row) => row.scope === scope);
+  const forms = compareForms.filter(({ id }) => own.some(({ form }) => form === id));
+  const cells = new Map(own.map(({ context, batch }) => [`${context} ${batch}`, { context, batch }]));
+  const body = [...cells.values()]
+    .sort((a, b) => a.context - b.context || a.batch - b.batch)
+    .map(({ context, batch }) => [
+      ...[String(context), String(batch)],
+      ...forms.map(({ id }) => {
+        const row = own.find((one) => one.form === id && one.context === context && one.batch === batch);
+        return row?.outcome.status === "measured" ? threeDigits(row.outcome.milliseconds) : "–";
+      }),
+    ]);
+  return [["context", "batch", ...forms.map(({ title }) => title)], ...body];
 }
 
 /** Why rows were not measured: a sentence for each. */
