@@ -5,6 +5,8 @@ import { fillRandom, measureGpuCeilings } from "./gpu-memory.ts";
 /** What the GPU's read ceiling streams. */
 const POOL_BYTES = 2 ** 32;
 
+const ROUNDS = 5;
+
 /** The better of each of two measurements; one of them may be missing. */
 export function bestCeilings(a: Ceilings | null, b: Ceilings | null): Ceilings | null {
   if (a === null || b === null) return a ?? b;
@@ -41,4 +43,17 @@ export async function openCeilings(device: Device): Promise<CeilingSource | null
   if (device.kind !== "cuda" || !device.limits.features.has("sm_90")) return null;
   const measured = await measureGpu(device);
   return { measure: () => measured, free: () => {} };
+}
+
+/** {@link openCeilings}, measured a few times: the best of them. */
+export async function measureDeviceCeilings(device: Device): Promise<Ceilings | null> {
+  const source = await openCeilings(device);
+  if (source === null) return null;
+  try {
+    let best: Ceilings | null = null;
+    for (let round = 0; round < ROUNDS; round++) best = bestCeilings(best, source.measure());
+    return best;
+  } finally {
+    source.free();
+  }
 }
