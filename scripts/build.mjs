@@ -18,6 +18,7 @@ import { fileURLToPath } from "node:url";
 import { deflateRawSync } from "node:zlib";
 import { buildCuda, cubinOf, findNvcc } from "./build-cuda.mjs";
 import { buildWgsl } from "./build-wgsl.mjs";
+import { packWgsl } from "./pack-wgsl.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const require = createRequire(import.meta.url);
@@ -97,6 +98,7 @@ function buildTypeScript() {
     "-p",
     "tsconfig.build.json",
   ]);
+  packWgsl(join(root, "dist"));
   for (const file of pages) copyFileSync(join(root, file), join(root, file.replace(/^src/, "dist")));
 }
 
@@ -154,7 +156,14 @@ if (only === undefined || only === "cuda") {
 if (only !== "wasm" && only !== "cuda") {
   cached(
     "dist",
-    [...typescript, ...pages, "tsconfig.json", "tsconfig.build.json", "package-lock.json"],
+    [
+      ...typescript,
+      ...pages,
+      "scripts/pack-wgsl.mjs",
+      "tsconfig.json",
+      "tsconfig.build.json",
+      "package-lock.json",
+    ],
     ["dist/index.js"],
     buildTypeScript,
   );

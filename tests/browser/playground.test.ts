@@ -65,10 +65,12 @@ describe.skipIf(!hasChromium())("the playground in Chromium", () => {
   }
 
   it.each([
-    { isolated: true, threads: /\d+ threads?\./, more: "" },
-    { isolated: false, threads: /1 thread\./, more: "cross-origin isolated" },
-  ])("writes what Node writes, on the CPU (isolated: $isolated)", async ({ isolated, threads, more }) => {
-    const { page, strays } = await start({ isolated }, {}, "?device=cpu");
+    { isolated: true, query: "&threads=2", threads: /2 threads\./, more: "" },
+    { isolated: true, query: "", threads: /\d+ threads?\./, more: "" },
+    { isolated: false, query: "", threads: /1 thread\./, more: "cross-origin isolated" },
+  ])("writes what Node writes, on the CPU (isolated: $isolated$query)", async (one) => {
+    const { isolated, query, threads, more } = one;
+    const { page, strays } = await start({ isolated }, {}, `?device=cpu${query}`);
     await whenReady(page);
     expect(await page.evaluate(() => crossOriginIsolated)).toBe(isolated);
     const facts = (await page.locator("#device-facts").textContent()) ?? "";
@@ -94,6 +96,14 @@ describe.skipIf(!hasChromium())("the playground in Chromium", () => {
     await page.goto(page.url().replace(/(\?.*)?$/, "?device=webgpu"));
     await page.waitForFunction(() => document.body.dataset.phase === "failed");
     expect(await page.locator("#error").textContent()).toMatch(/WebGPU/);
+  });
+
+  it("says that threads want an isolated page", async () => {
+    const { page } = await start({ isolated: false }, {}, "?device=cpu&threads=2");
+    await page.waitForFunction(() => document.body.dataset.phase === "failed");
+    expect(await page.locator("#error").textContent()).toMatch(
+      /one thread only, since the page is not cross-origin/,
+    );
   });
 
   it("fetches the model once, and works without a network at the second visit", async () => {

@@ -19,9 +19,12 @@ onmessage = ({ data: { module, memory, names, control, statusOffset, scratch } }
 };
 `;
 
-/** Processors that the browser owns up to. */
+/**
+ * Processors that the page leaves: it draws on one itself, and threads that wait for one another lose more by one that is kept
+ * from running than they gain (docs/log.md).
+ */
 export async function processorCount(): Promise<number> {
-  return navigator.hardwareConcurrency || 1;
+  return Math.max(1, (navigator.hardwareConcurrency || 2) - 1);
 }
 
 /** Why there can be no second thread here; null where there can. */

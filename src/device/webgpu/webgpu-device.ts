@@ -13,6 +13,7 @@ import { memoryBytesOf } from "./memory-size.ts";
 import { Pipelines } from "./pipelines.ts";
 import { checkRange, WebGpuBuffer } from "./webgpu-buffer.ts";
 import { type Dispatch, WebGpuProgram } from "./webgpu-program.ts";
+import { unpackWgsl } from "./wgsl-texts.ts";
 
 /** How a WebGPU device is opened. */
 export interface WebGpuDeviceOptions extends WebGpuAdapterOptions {
@@ -67,6 +68,7 @@ export class WebGpuDevice implements Device {
    */
   static async open(options: WebGpuDeviceOptions = {}): Promise<WebGpuDevice> {
     const found = await findAdapter(options);
+    await unpackWgsl();
     return new WebGpuDevice(await requestDevice(found), found, options);
   }
 

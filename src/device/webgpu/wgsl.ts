@@ -1,4 +1,5 @@
 import type { ScalarKind, WgslSource } from "../device.ts";
+import { textOf } from "./wgsl-texts.ts";
 
 /** What a piece of code is specialised by. */
 export interface Specialisation {
@@ -27,7 +28,7 @@ function holds(text: string, source: WgslSource, constants: Specialisation["cons
 function selectLines(source: WgslSource, constants: Specialisation["constants"]): string[] {
   const lines: string[] = [];
   const open: boolean[] = [];
-  for (const line of source.text.split("\n")) {
+  for (const line of textOf(source).split("\n")) {
     const [, directive, rest = ""] = line.match(/^#(if|else|endif)\b\s*(.*)$/) ?? [];
     if (directive === "if") open.push(holds(rest.trim(), source, constants));
     else if (directive === "else") open.push(!open.pop());

@@ -10,12 +10,14 @@ export interface ChooserActions {
 }
 
 const device = element("device", HTMLSelectElement);
+const threads = element("threads", HTMLInputElement);
 const address = element("address", HTMLInputElement);
 
 function requestOf(model: ModelChoice): OpenRequest {
-  const [kind, threads] = device.value.split("-");
+  const kind = device.value;
   const chosen = kind === "cpu" || kind === "webgpu" ? kind : "automatic";
-  return { kind: "open", model, device: chosen, threads: threads === undefined ? null : Number(threads) };
+  const count = threads.valueAsNumber;
+  return { kind: "open", model, device: chosen, threads: count >= 1 ? Math.floor(count) : null };
 }
 
 /** What the address field says, seen from the page: the engine's worker has an address of its own. */
@@ -45,9 +47,11 @@ export function connectChooser({ open, forget, refuse }: ChooserActions): void {
         refuse("The folder is empty; pick one that holds config.json, tokenizer.json and safetensors files.");
     });
   }
-  device.addEventListener("change", () => choose(last));
+  for (const field of [device, threads]) field.addEventListener("change", () => choose(last));
   element("forget", HTMLButtonElement).addEventListener("click", forget);
-  const wanted = new URLSearchParams(location.search).get("device");
+  const query = new URLSearchParams(location.search);
+  const wanted = query.get("device");
   if ([...device.options].some(({ value }) => value === wanted)) device.value = wanted!;
+  threads.value = query.get("threads") ?? "";
   choose(last);
 }
