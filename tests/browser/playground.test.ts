@@ -68,7 +68,7 @@ describe.skipIf(!hasChromium())("the playground in Chromium", () => {
     { isolated: true, query: "&threads=2", threads: /2 threads\./, more: "" },
     { isolated: true, query: "", threads: /\d+ threads?\./, more: "" },
     { isolated: false, query: "", threads: /1 thread\./, more: "cross-origin isolated" },
-  ])("writes what Node writes, on the CPU (isolated: $isolated, "$query")", async (one) => {
+  ])("writes what Node writes, on the CPU , isolated $isolated, query: $query", async (one) => {
     const { isolated, query, threads, more } = one;
     const { page, strays } = await start({ isolated }, {}, `?device=cpu${query}`);
     await whenReady(page);
