@@ -62,6 +62,8 @@ export default defineConfig({
   server: { host: "127.0.0.1", headers: isolation },
   preview: { host: "127.0.0.1", headers: isolation },
   worker: { format: "es" },
+  // Found late otherwise, with a reload in between.
+  optimizeDeps: { include: ["@huggingface/jinja", "@huggingface/tokenizers", "zod", "zod/mini"] },
   build: {
     ...{ target: "es2023", outDir: "dist", emptyOutDir: true, modulePreload: { polyfill: false } },
     rollupOptions: {

@@ -7,6 +7,7 @@ import type { FromWorker, GenerateRequest, OpenRequest, ToWorker } from "./proto
 
 const tell = (message: FromWorker) => self.postMessage(message);
 let model: OpenModel | null = null;
+let lastOpen: OpenRequest | null = null;
 /** What is under way; the next request waits for its end. */
 let work: Promise<void> = Promise.resolve();
 let abort = new AbortController();
@@ -18,8 +19,10 @@ function messageOf(error: unknown): string {
 }
 
 async function open(request: OpenRequest, signal: AbortSignal): Promise<void> {
+  lastOpen = request;
   try {
-    await model?.close();
+    // A device that was lost may refuse even this.
+    await model?.close().catch(() => {});
     model = null;
     const progress = (stage: "fetching" | "loading", done: number, total: number) =>
       tell({ kind: "progress", stage, done, total });
@@ -36,7 +39,12 @@ async function answer(request: GenerateRequest, signal: AbortSignal): Promise<vo
     if (model === null) throw new UserError("There is no model yet; open one first.");
     await generate(model, request, signal, tell);
   } catch (error) {
-    tell({ kind: "failed", during: "generate", message: messageOf(error) });
+    if (lastOpen === null || model?.isLost() !== true) {
+      tell({ kind: "failed", during: "generate", message: messageOf(error) });
+      return;
+    }
+    tell({ kind: "reopening", message: "The device was lost; the model is opened anew …" });
+    await open(lastOpen, new AbortController().signal);
   }
 }
 

@@ -63,6 +63,10 @@ const engine = new EngineClient({
   forgotten: () => {
     status.textContent = "What was kept of models is removed; the next visit fetches them again.";
   },
+  reopening: ({ message }) => {
+    enter("opening", message);
+    progress.removeAttribute("value");
+  },
   failed: ({ message, during }) => fail(message, during),
 });
 

@@ -27,6 +27,8 @@ export interface OpenModel {
   readonly engine: Engine;
   readonly tokenizer: Tokenizer;
   readonly facts: ModelFacts;
+  /** Whether the device has gone away with everything it held, as a GPU does when its driver is reset. */
+  isLost(): boolean;
   close(): Promise<void>;
 }
 
@@ -127,10 +129,19 @@ export async function openModel(
       model.close();
       await device.close();
     };
-    return { engine, tokenizer, facts, close };
+    return { engine, tokenizer, facts, isLost: () => isLost(device), close };
   } catch (error) {
     await device.close();
     throw error;
+  }
+}
+
+function isLost(device: Device): boolean {
+  try {
+    device.allocate(256, "a probe").free();
+    return false;
+  } catch {
+    return true;
   }
 }
 

@@ -85,4 +85,6 @@ export type FromWorker =
   | { readonly kind: "tokens"; readonly text: string; readonly state: GenerationState }
   | { readonly kind: "finished"; readonly reason: string; readonly state: GenerationState }
   | { readonly kind: "forgotten" }
+  /** The device was lost, and the model is opened anew. */
+  | { readonly kind: "reopening"; readonly message: string }
   | { readonly kind: "failed"; readonly during: "open" | "generate"; readonly message: string };
