@@ -181,7 +181,11 @@ export class CudaDevice implements Device {
   /** Enqueues one launch on the device's stream. */
   enqueue(work: Work, shared: SharedMemory): void {
     if (!isMatmul(work)) {
-      this.arena.launch(work, shared, this.stream);
+      try {
+        this.arena.launch(work, shared, this.stream);
+      } catch (cause) {
+        throw cause instanceof CudaError ? cause.of(work.source.name) : cause;
+      }
       return;
     }
     const [x = 0n, weight = 0n, out = 0n] = work.addresses;

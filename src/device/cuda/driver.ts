@@ -89,7 +89,7 @@ export class CudaError extends UserError {
   constructor(
     readonly call: string,
     readonly code: number,
-    description: string,
+    readonly description: string,
   ) {
     const isFatal = fatal.has(code);
     super(
@@ -98,6 +98,11 @@ export class CudaError extends UserError {
         : `The NVIDIA driver failed in ${call}: ${description}.`,
     );
     this.isFatal = isFatal;
+  }
+
+  /** The same failure, naming the kernel that was to be launched. */
+  of(kernel: string): CudaError {
+    return new CudaError(`${this.call} of ${kernel}`, this.code, this.description);
   }
 }
 

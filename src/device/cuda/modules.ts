@@ -23,20 +23,22 @@ export function checkKernelsBuilt(): void {
 /** Modules and functions of one context, each loaded once, when first wanted. */
 export class CudaModules {
   readonly #modules = new Map<string, bigint>();
-  readonly #functions = new Map<string, bigint>();
+  readonly #functions = new Map<string, { readonly handle: bigint; readonly sharedBytes: number }>();
 
   constructor(readonly driver: CudaDriver) {}
 
   /** CUfunction of `entry`, allowed the shared memory that it wants. Throws UserError when the file is missing. */
   function(entry: CudaEntry): bigint {
-    const key = `${entry.module} ${entry.function} ${entry.sharedBytes ?? 0}`;
+    const key = `${entry.module} ${entry.function}`;
+    const { sharedBytes = 0 } = entry;
     const known = this.#functions.get(key);
-    if (known !== undefined) return known;
-    const found = this.driver.result("cuModuleGetFunction", this.#module(entry.module), entry.function);
-    if ((entry.sharedBytes ?? 0) > DEFAULT_SHARED) {
-      this.driver.call("cuFuncSetAttribute", found, MOST_SHARED, entry.sharedBytes ?? 0);
-    }
-    this.#functions.set(key, found);
+    const found =
+      known?.handle ??
+      this.driver.result("cuModuleGetFunction", this.#module(entry.module), entry.function);
+    const allowed = known?.sharedBytes ?? DEFAULT_SHARED;
+    // Only ever raised: a launch that was recorded before may want more than this one.
+    if (sharedBytes > allowed) this.driver.call("cuFuncSetAttribute", found, MOST_SHARED, sharedBytes);
+    this.#functions.set(key, { handle: found, sharedBytes: Math.max(allowed, sharedBytes) });
     return found;
   }
 
