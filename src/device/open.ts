@@ -16,8 +16,8 @@ export interface OpenDeviceOptions
   /** Forces a device; default: `FLASHMLA_DEVICE`, else the first that opens and has what is wanted. */
   readonly kind?: string | undefined;
   /**
-   * What the device has to run when the choice is open: whole models (the default), or `mlaDecode` at least. CUDA has
-   * no more than that so far, WebGPU not yet that much.
+   * What the device has to run when the choice is open: whole models (the default), or `mlaDecode` at least. CUDA has both,
+   * WebGPU not yet that much.
    */
   readonly wanted?: "models" | "attention";
   /** Called for every device that is passed over, with the reason. */
@@ -47,12 +47,7 @@ async function open(kind: Kind, options: OpenDeviceOptions, isForced: boolean): 
 }
 
 /** Kinds that do not have the kernels of what is wanted yet, and why. */
-function lacking(wanted: "models" | "attention"): Partial<Record<Kind, string>> {
-  const webgpu = "it has not yet the kernels of whole models";
-  return wanted === "attention"
-    ? { webgpu }
-    : { webgpu, cuda: "it has mlaDecode only, not yet the kernels of whole models" };
-}
+const lacking: Partial<Record<Kind, string>> = { webgpu: "it has not yet the kernels of whole models" };
 
 /**
  * Opens the wanted device, or the best one that is here: CUDA, else WebGPU on a GPU, else the CPU. Throws RangeError for a
@@ -62,10 +57,9 @@ export async function openDevice(options: OpenDeviceOptions = {}): Promise<Devic
   const environment = typeof process === "undefined" ? undefined : process.env?.FLASHMLA_DEVICE;
   const forced = options.kind ?? (environment || undefined);
   if (forced !== undefined) return open(checkOneOf("device", forced, deviceKinds), options, true);
-  const lacks = lacking(options.wanted ?? "models");
   for (const kind of ["cuda", "webgpu"] as const) {
     try {
-      const reason = lacks[kind];
+      const reason = lacking[kind];
       if (reason === undefined) return await open(kind, options, false);
       options.onPassedOver?.(kind, reason);
     } catch (error) {

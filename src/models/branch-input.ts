@@ -7,7 +7,7 @@ import type { Matrix } from "./weight-source.ts";
 /** What the matrices of a branch read, as `linear` and `gatedMlp` take it. */
 export interface BranchInput {
   readonly x: DeviceBuffer;
-  readonly norm?: { readonly weight: DeviceBuffer; readonly epsilon: number };
+  readonly norm?: { readonly weight: DeviceBuffer; readonly epsilon: number } | undefined;
   readonly rounded?: DeviceBuffer;
   readonly isRounded?: boolean;
 }
@@ -29,6 +29,15 @@ export function normedInput(context: LayerContext, weight: DeviceBuffer): Branch
   return { x: buffers.normed, ...roundedOf(context) };
 }
 
+/** The residual stream, to be normed by its readers, where few rows stream past their weights; null elsewhere. */
+export function streamedInput(
+  { launch, config, buffers }: LayerContext,
+  weight: DeviceBuffer,
+): BranchInput | null {
+  if (!fusesNorm(launch.target, buffers.maxRows)) return null;
+  return { x: buffers.hidden, norm: { weight, epsilon: config.rmsNormEps } };
+}
+
 /**
  * The residual stream, normed for `matrices`: by themselves as they read it where few rows stream past them, into bf16 where
  * they round it anyway, into float32 else.
@@ -38,10 +47,9 @@ export function branchInput(
   weight: DeviceBuffer,
   matrices: readonly Matrix[],
 ): BranchInput {
-  const { launch, config, buffers } = context;
-  if (fusesNorm(launch.target, buffers.maxRows)) {
-    return { x: buffers.hidden, norm: { weight, epsilon: config.rmsNormEps } };
-  }
+  const { launch, buffers } = context;
+  const streamed = streamedInput(context, weight);
+  if (streamed !== null) return streamed;
   const { rounded } = buffers;
   const isRounded = matrices.every((one) => multipliesRounded(launch.target, one, buffers.maxRows));
   if (rounded === null || !isRounded) return normedInput(context, weight);

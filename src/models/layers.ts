@@ -3,10 +3,10 @@ import type { ModelConfig } from "../formats/config-types.ts";
 import type { LatentCache } from "../kernels/common/latent-cache.ts";
 import { expertMlp } from "../kernels/expert-mlp/expert-mlp.ts";
 import { expertRouting } from "../kernels/expert-routing/expert-routing.ts";
-import { gatedMlp } from "../kernels/gated-mlp/gated-mlp.ts";
+import { gatedMlp, gatedMlpGateUp } from "../kernels/gated-mlp/gated-mlp.ts";
 import { fusesNorm, linear, linearPair } from "../kernels/linear/linear.ts";
 import { rmsNorm } from "../kernels/rms-norm/rms-norm.ts";
-import { type BranchInput, branchInput, normedInput, roundedOf } from "./branch-input.ts";
+import { type BranchInput, branchInput, normedInput, roundedOf, streamedInput } from "./branch-input.ts";
 import { latentAttention } from "./latent-attention.ts";
 import type { AttentionWeights, GatedMlpWeights, LayerWeights, SparseMlpWeights } from "./model-weights.ts";
 import type { StepBuffers } from "./step-buffers.ts";
@@ -93,32 +93,40 @@ function denseMlp(context: LayerContext, { gate, up, down }: GatedMlpWeights, in
   gatedMlp(launch, { ...input, gate, up, down, out, mode: "accumulate", scale, workspace, ...rows });
 }
 
-function sparseMlp(context: LayerContext, weights: SparseMlpWeights, input: BranchInput): void {
+function routedMlp(context: LayerContext, weights: SparseMlpWeights, { x, norm }: BranchInput): void {
   const { launch, config, buffers, inputs } = context;
   const { count: experts, perToken, intermediateSize, router } = config.experts!;
-  const { logits, ids, weights: expertWeights, workspace } = buffers.experts!;
-  const rows = { rowCount: inputs.rowCount, maxRows: buffers.maxRows };
+  const { logits, ids: expertIds, weights: expertWeights, workspace } = buffers.experts!;
+  const { hidden: out, maxRows } = buffers;
+  const rows = { rowCount: inputs.rowCount, maxRows };
   // In float32 whatever the number of rows: a rounding error here would change which experts run.
-  linear(launch, { x: input.x, weight: weights.router, out: logits, mode: "store", ...rows });
-  const bias = weights.correctionBias;
-  expertRouting(launch, { logits, bias, ids, weights: expertWeights, experts, perToken, router, ...rows });
+  linear(launch, { x, norm, weight: weights.router, out: logits, mode: "store", ...rows });
+  const { correctionBias: bias, gateUp, down } = weights;
+  const routed = { logits, bias, ids: expertIds, weights: expertWeights };
+  expertRouting(launch, { ...routed, experts, perToken, router, ...rows });
+  const shape = { experts, perToken, hidden: config.hiddenSize, intermediate: intermediateSize };
+  const scale = config.scaling.residual;
   expertMlp(launch, {
-    experts,
-    perToken,
-    hidden: config.hiddenSize,
-    intermediate: intermediateSize,
-    x: input.x,
-    expertIds: ids,
-    expertWeights,
-    gateUp: weights.gateUp,
-    down: weights.down,
-    out: buffers.hidden,
-    mode: "accumulate",
-    scale: config.scaling.residual,
-    workspace,
-    ...rows,
+    ...{ ...shape, x, norm, expertIds, expertWeights, gateUp, down, out },
+    ...{ mode: "accumulate", scale, workspace, ...rows },
   });
-  if (weights.shared !== null) denseMlp(context, weights.shared, input);
+}
+
+/** Routed and shared experts. Where readers norm the residual stream themselves, all have to read it before it is added to. */
+function sparseMlp(context: LayerContext, weights: SparseMlpWeights, input: BranchInput): void {
+  const { launch, config, buffers, inputs } = context;
+  const { shared } = weights;
+  if (shared === null || input.norm === undefined) {
+    routedMlp(context, weights, input);
+    if (shared !== null) denseMlp(context, shared, input);
+    return;
+  }
+  const rows = { rowCount: inputs.rowCount, maxRows: buffers.maxRows };
+  const { mlp, hidden: out } = buffers;
+  gatedMlpGateUp(launch, { ...input, gate: shared.gate, up: shared.up, out: mlp, ...rows });
+  routedMlp(context, weights, input);
+  const scale = config.scaling.residual;
+  linear(launch, { x: mlp, weight: shared.down, out, mode: "accumulate", scale, ...rows });
 }
 
 /** Records one decoder layer: both branches, each normed, scaled and added to the residual stream. */
@@ -128,6 +136,6 @@ export function decoderLayer(context: LayerContext, weights: LayerWeights, cache
   if (mlp.kind === "dense") {
     denseMlp(context, mlp, branchInput(context, mlpNorm, [mlp.gate, mlp.up, mlp.down]));
   } else {
-    sparseMlp(context, mlp, normedInput(context, mlpNorm));
+    sparseMlp(context, mlp, streamedInput(context, mlpNorm) ?? normedInput(context, mlpNorm));
   }
 }

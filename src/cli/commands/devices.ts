@@ -27,7 +27,7 @@ async function reportCuda(): Promise<DeviceReport[]> {
     return (await listCudaGpus()).map(({ name, memoryBytes, capability }) => ({
       kind: "cuda",
       available: true,
-      name: `${name} (mlaDecode only so far)`,
+      name,
       memoryBytes,
       features: [`sm_${capability}`],
     }));

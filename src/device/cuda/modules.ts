@@ -33,8 +33,7 @@ export class CudaModules {
     const { sharedBytes = 0 } = entry;
     const known = this.#functions.get(key);
     const found =
-      known?.handle ??
-      this.driver.result("cuModuleGetFunction", this.#module(entry.module), entry.function);
+      known?.handle ?? this.driver.result("cuModuleGetFunction", this.#module(entry.module), entry.function);
     const allowed = known?.sharedBytes ?? DEFAULT_SHARED;
     // Only ever raised: a launch that was recorded before may want more than this one.
     if (sharedBytes > allowed) this.driver.call("cuFuncSetAttribute", found, MOST_SHARED, sharedBytes);

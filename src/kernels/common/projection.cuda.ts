@@ -1,4 +1,4 @@
-import type { CudaMatmul, DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
+import type { CudaMatmul, DeviceBuffer, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
 import type { LinearArguments } from "./projection.ts";
 import { columnsFor, streamedEntry, streamedGrid } from "./streamed-products.cuda.ts";
 import { checkBytes, type WeightMatrix } from "./weight.ts";
@@ -36,7 +36,7 @@ export function multipliesRounded(
   return target.kind === "cuda" && maxRows > STREAMED_ROWS && weight.dtype === "bf16";
 }
 
-function streamedKernel(args: LinearArguments, parts: 1 | 2): KernelSource {
+function streamedKernel(args: LinearArguments, parts: 1 | 2, limits: DeviceLimits): KernelSource {
   const columns = columnsFor(args.maxRows);
   const { dtype } = args.weight;
   const name = `linear_${dtype}_${parts}_${columns}`;
@@ -55,7 +55,7 @@ function streamedKernel(args: LinearArguments, parts: 1 | 2): KernelSource {
       ["scale", "f32"],
       ["epsilon", "f32"],
     ],
-    cuda: streamedEntry("linear.fatbin", name, { dtype, parts, columns }),
+    cuda: streamedEntry("linear.fatbin", name, { dtype, parts, columns }, limits),
   };
 }
 
@@ -70,7 +70,7 @@ function enqueueStreamed(launch: Launch, args: LinearArguments): void {
   const parts = weight.dtype === "bf16" && tilesOf(2) >= limits.computeUnits * 0.9 ? 2 : 1;
   const rowBlocks = Math.ceil(maxRows / (8 * columnsFor(maxRows)));
   launch(
-    streamedKernel(args, parts),
+    streamedKernel(args, parts, limits),
     streamedGrid(tilesOf(parts) * rowBlocks, limits),
     [
       ...[x, norm?.weight ?? x, rowCount, weight.buffer, bias ?? out, out],

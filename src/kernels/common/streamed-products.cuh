@@ -12,16 +12,6 @@ namespace flashmla {
 
 constexpr int STEP = 64;
 constexpr int WARPS = 8;
-#ifndef FLASHMLA_STAGES
-#define FLASHMLA_STAGES 2
-#endif
-constexpr int STAGES = FLASHMLA_STAGES;
-
-/** Steps after the first ones that are called into the second-level cache before the launch before ends. */
-#ifndef FLASHMLA_PREFETCHED
-#define FLASHMLA_PREFETCHED 2
-#endif
-constexpr int PREFETCHED = FLASHMLA_PREFETCHED;
 
 template <typename W> constexpr int TERMS = 1;
 template <> constexpr int TERMS<f16> = 2;
@@ -40,18 +30,14 @@ template <int COUNT> __device__ __forceinline__ void split(float a, float b, uin
   }
 }
 
-__device__ __forceinline__ void prefetchL2(const void* address) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
-}
-
 __device__ __forceinline__ uint4 loadShared16(uint32_t address) {
   uint4 v;
   asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
   return v;
 }
 
-/** The terms of 8 weights at `address`, in pairs; `apart` bytes lie between its 16-byte pieces. */
-template <typename W> __device__ __forceinline__ void loadWeights(uint32_t address, uint32_t (&terms)[TERMS<W>][4]) {
+/** The terms of 8 weights at `address`, in pairs; `apart` bytes lie between their 16-byte pieces where there are two. */
+template <typename W> __device__ __forceinline__ void loadWeights(uint32_t address, int, uint32_t (&terms)[TERMS<W>][4]) {
   const uint4 v = loadShared16(address);
   const uint32_t words[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
@@ -68,10 +54,10 @@ template <typename W> __device__ __forceinline__ void loadWeights(uint32_t addre
   }
 }
 
-template <> __device__ __forceinline__ void loadWeights<float>(uint32_t address, uint32_t (&terms)[3][4]) {
+template <> __device__ __forceinline__ void loadWeights<float>(uint32_t address, int apart, uint32_t (&terms)[3][4]) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    const uint4 v = loadShared16(address + half * 512);
+    const uint4 v = loadShared16(address + half * apart);
     uint32_t first[3], second[3];
     split(__uint_as_float(v.x), __uint_as_float(v.y), first);
     split(__uint_as_float(v.z), __uint_as_float(v.w), second);
@@ -94,9 +80,29 @@ __device__ __forceinline__ void loadActivations(const float* from, bool aligned,
   }
 }
 
-/** Bytes that a warp's step copies, and those of the sums behind the rings; streamed-products.ts computes the same. */
-template <typename W, int R> constexpr int STEP_BYTES = R * 4 * (sizeof(W) / 2) * 512;
 template <int R> constexpr int SUM_PITCH = R * 16 + 4;
+
+#if __CUDA_ARCH__ >= 900
+// Hopper: a ninth warp has the copy engine bring rounds of 512 inputs of every row of the tile; streamed-products.cuda.ts has the
+// same numbers.
+constexpr bool BULK = true;
+constexpr int ROUND = STEP * WARPS;
+/** Rows lie half a bank cycle apart, so that the 8 lanes that read two rows meet no bank twice. */
+template <typename W> constexpr int ROW_PITCH = ROUND * sizeof(W) + 64;
+template <typename W, int R> constexpr int STAGE_BYTES = R * 16 * ROW_PITCH<W>;
+template <typename W, int R> constexpr int STAGES = R * sizeof(W) > 6 ? 2 : 12 / (R * sizeof(W));
+#else
+// A warp copies what it multiplies itself: no barrier, and the copies of each lane are its own.
+constexpr bool BULK = false;
+template <typename W, int R> constexpr int STEP_BYTES = R * 4 * (sizeof(W) / 2) * 512;
+template <typename W, int R> constexpr int STAGE_BYTES = WARPS * STEP_BYTES<W, R>;
+template <typename W, int R> constexpr int STAGES = 2;
+#endif
+
+constexpr int STREAM_THREADS = (WARPS + (BULK ? 1 : 0)) * 32;
+
+/** Waits for the other threads that multiply. */
+__device__ __forceinline__ void meetMultipliers() { asm volatile("bar.sync 1, %0;" ::"n"(WARPS * 32) : "memory"); }
 
 /** What the warps of a block left of a tile: sums by column and output, and sums of squares by column. */
 template <int R, int NT> struct TileSums {
@@ -116,26 +122,108 @@ template <int R, int NT> struct TileSums {
   }
 };
 
+#if __CUDA_ARCH__ >= 900
+__device__ __forceinline__ void initBarrier(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+__device__ __forceinline__ void arriveAt(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+__device__ __forceinline__ void arriveExpecting(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ void waitFor(uint32_t barrier, int parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra finished;\n"
+      "bra again;\n"
+      "finished:\n"
+      "}" ::"r"(barrier), "r"(parity) : "memory");
+}
+
+__device__ __forceinline__ void copyBulk(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
+               "l"(source), "r"(bytes), "r"(barrier)
+               : "memory");
+}
+
+/** The ninth warp: a lane brings a row's share of each round. */
+template <typename W, int R, typename Task>
+__device__ __forceinline__ void bringWeights(const Task& task, uint32_t ring, uint32_t full, uint32_t empty) {
+  const int lane = threadIdx.x % 32, tiles = task.tiles(), steps = task.steps();
+  int slot = 0, parity = 1;
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    for (int step = 0; step < steps; step += WARPS) {
+      waitFor(empty + 8 * slot, parity);
+      const W* source = lane < R * 16 ? task.weights(tile, step, lane / 16, lane % 16) : nullptr;
+      const int bytes = source != nullptr ? min(ROUND, task.left(step)) * static_cast<int>(sizeof(W)) : 0;
+      int all = bytes;
+#pragma unroll
+      for (int far = 16; far > 0; far /= 2) all += __shfl_xor_sync(~0u, all, far);
+      if (lane == 0) arriveExpecting(full + 8 * slot, all);
+      __syncwarp();
+      if (bytes > 0) copyBulk(ring + slot * STAGE_BYTES<W, R> + lane * ROW_PITCH<W>, source, bytes, full + 8 * slot);
+      if (++slot == STAGES<W, R>) slot = 0, parity ^= 1;
+    }
+  }
+}
+#endif
+
 /**
  * Runs a block's tiles of R · 16 outputs by NT · 8 columns (rows of activations). A task says
  *   EARLY                                   whether its weights are known before the launches before it end
  *   begin()                                 reads what those left
  *   tiles(), steps()                        how many there are, and steps of a tile
  *   weights(tile, step, part, output)       a row's weights from the step on; null for none. part < R, output < 16
- *   left(step)                              inputs of the row from the step on
+ *   left(step)                              inputs of the row from the step on, which lie one after the other for 8 steps
  *   activations(tile, step, column)         the same of a row of x; null for none
  *   norm(step), aligned()                   weights that multiply x, or null; whether rows of x are aligned to 16 bytes
  *   finish(tile, sums)                      writes the outputs; called by all threads
  */
 template <typename W, int R, int NT, typename Task> __device__ __forceinline__ void streamProducts(Task task) {
   extern __shared__ __align__(128) uint8_t memory[];
-  constexpr int PIECES = sizeof(W) / 2, BYTES = STEP_BYTES<W, R>, TW = TERMS<W>;
+  constexpr int TW = TERMS<W>, STAGE = STAGE_BYTES<W, R>, COUNT = STAGES<W, R>;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, within = lane % 4;
-  const uint32_t ring = sharedAddress(memory) + warp * STAGES * BYTES + lane * 16;
-  float* sums = reinterpret_cast<float*>(memory + WARPS * STAGES * BYTES);
+  const uint32_t base = sharedAddress(memory);
+  float* sums = reinterpret_cast<float*>(memory + COUNT * STAGE);
   float* squares = sums + WARPS * NT * 8 * SUM_PITCH<R>;
-
   letNextBegin();
+#if __CUDA_ARCH__ >= 900
+  const uint32_t full = sharedAddress(squares + WARPS * NT * 8), empty = full + 8 * COUNT;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < COUNT; i++) initBarrier(full + 8 * i, 1), initBarrier(empty + 8 * i, WARPS);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  if (task.left(task.steps() - 1) < STEP) {
+    // Inputs past a row's end are multiplied by zeros: what lies there must be a number.
+    for (int i = threadIdx.x; i < COUNT * STAGE / 16; i += blockDim.x) reinterpret_cast<uint4*>(memory)[i] = make_uint4(0, 0, 0, 0);
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }
+  __syncthreads();
+  if (warp == WARPS) {
+    if (!Task::EARLY) {
+      waitForEarlier();
+      task.begin();
+    }
+    bringWeights<W, R>(task, base, full, empty);
+    return;
+  }
+  waitForEarlier();
+  task.begin();
+  const int tiles = task.tiles(), steps = task.steps();
+  const uint32_t mine = base + group * ROW_PITCH<W> + (warp * STEP + within * 8) * sizeof(W);
+  constexpr int PART = 16 * ROW_PITCH<W>, HALF = 8 * ROW_PITCH<W>, APART = 16, INPUTS = 32 * sizeof(W);
+  int parity = 0;
+#else
+  constexpr int PIECES = sizeof(W) / 2, BYTES = STEP_BYTES<W, R>;
+  const uint32_t mine = base + warp * BYTES + lane * 16;
+  constexpr int PART = 4 * PIECES * 512, HALF = PIECES * 512, APART = 512, INPUTS = 2 * PIECES * 512;
   if (!Task::EARLY) {
     waitForEarlier();
     task.begin();
@@ -155,7 +243,7 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
             const int input = p * 32 + within * 8;
             const bool wanted = row != nullptr && input < left;
             const W* source = wanted ? row + input : task.anyWeights();
-            const uint32_t target = ring + slot * BYTES + ((part * 2 + p) * 2 + half) * PIECES * 512;
+            const uint32_t target = mine + slot * STAGE + part * PART + p * INPUTS + half * HALF;
 #pragma unroll
             for (int piece = 0; piece < PIECES; piece++) copyAsync16(target + piece * 512, source + piece * 4, wanted);
           }
@@ -170,24 +258,12 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
     commitCopies();
   };
 #pragma unroll
-  for (int slot = 0; slot < STAGES; slot++) fetch(slot);
-  if (Task::EARLY) {
-    // What follows comes as near as the second-level cache while the launch before still runs.
-    for (int ahead = 0; ahead < PREFETCHED && fetchTile == static_cast<int>(blockIdx.x) && fetchTile < tiles; ahead++) {
-      const int step = fetchStep + ahead * WARPS;
-      if (step >= steps) break;
-#pragma unroll
-      for (int i = 0; i < R * 2; i++) {
-        const W* row = task.weights(fetchTile, step, i / 2, i % 2 * 8 + group);
-        const int input = within * (128 / sizeof(W));
-        if (row != nullptr && input < min(STEP, task.left(step))) prefetchL2(row + input);
-      }
-    }
-  }
+  for (int slot = 0; slot < COUNT; slot++) fetch(slot);
   if (Task::EARLY) {
     waitForEarlier();
     task.begin();
   }
+#endif
   const bool aligned = task.aligned(), isNormed = task.norm(0) != nullptr;
   float x[NT][2][8], w[2][8];
   // Activations are loaded a step ahead too: they come from far away, if only from the second-level cache.
@@ -212,68 +288,82 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
   if (warp < steps && static_cast<int>(blockIdx.x) < tiles) loadInputs(blockIdx.x, warp);
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     float total[R][NT][4] = {}, square[NT] = {};
-    for (int step = warp; step < steps; step += WARPS) {
-      uint32_t b[NT][2][X_TERMS][4];
+    // On Hopper a round is all warps', also those that have no step in it.
+    for (int step = warp; step - (BULK ? warp : 0) < steps; step += WARPS) {
+      if (step < steps) {
+        uint32_t b[NT][2][X_TERMS][4];
 #pragma unroll
-      for (int p = 0; p < 2; p++) {
+        for (int p = 0; p < 2; p++) {
 #pragma unroll
-        for (int j = 0; j < NT; j++) {
-          if (isNormed) {
+          for (int j = 0; j < NT; j++) {
+            if (isNormed) {
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-              square[j] += x[j][p][i] * x[j][p][i];
-              x[j][p][i] *= w[p][i];
+              for (int i = 0; i < 8; i++) {
+                square[j] += x[j][p][i] * x[j][p][i];
+                x[j][p][i] *= w[p][i];
+              }
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+              uint32_t terms[X_TERMS];
+              split(x[j][p][2 * i], x[j][p][2 * i + 1], terms);
+#pragma unroll
+              for (int term = 0; term < X_TERMS; term++) b[j][p][term][i] = terms[term];
             }
           }
-#pragma unroll
-          for (int i = 0; i < 4; i++) {
-            uint32_t terms[X_TERMS];
-            split(x[j][p][2 * i], x[j][p][2 * i + 1], terms);
-#pragma unroll
-            for (int term = 0; term < X_TERMS; term++) b[j][p][term][i] = terms[term];
-          }
         }
-      }
-      if (step + WARPS < steps) loadInputs(tile, step + WARPS);
-      else if (tile + static_cast<int>(gridDim.x) < tiles) loadInputs(tile + gridDim.x, warp);
-      waitCopies<STAGES - 1>();
-      float sum[R][NT][4] = {};
+        if (step + WARPS < steps) loadInputs(tile, step + WARPS);
+        else if (tile + static_cast<int>(gridDim.x) < tiles) loadInputs(tile + gridDim.x, warp);
+#if __CUDA_ARCH__ >= 900
+        waitFor(full + 8 * slot, parity);
+#else
+        waitCopies<COUNT - 1>();
+#endif
+        float sum[R][NT][4] = {};
 #pragma unroll
-      for (int p = 0; p < 2; p++) {
+        for (int p = 0; p < 2; p++) {
 #pragma unroll
-        for (int part = 0; part < R; part++) {
-          const uint32_t at = ring + slot * BYTES + (part * 2 + p) * 2 * PIECES * 512;
-          uint32_t low[TW][4], high[TW][4];
-          loadWeights<W>(at, low);
-          loadWeights<W>(at + PIECES * 512, high);
+          for (int part = 0; part < R; part++) {
+            const uint32_t at = mine + slot * STAGE + part * PART + p * INPUTS;
+            uint32_t low[TW][4], high[TW][4];
+            loadWeights<W>(at, APART, low);
+            loadWeights<W>(at + HALF, APART, high);
 #pragma unroll
-          for (int order = X_TERMS - 1; order >= 0; order--) {
+            for (int order = X_TERMS - 1; order >= 0; order--) {
 #pragma unroll
-            for (int term = 0; term <= order && term < TW; term++) {
+              for (int term = 0; term <= order && term < TW; term++) {
 #pragma unroll
-              for (int half = 0; half < 2; half++) {
-                const uint32_t a[4] = {low[term][2 * half], high[term][2 * half], low[term][2 * half + 1],
-                                       high[term][2 * half + 1]};
+                for (int half = 0; half < 2; half++) {
+                  const uint32_t a[4] = {low[term][2 * half], high[term][2 * half], low[term][2 * half + 1],
+                                         high[term][2 * half + 1]};
 #pragma unroll
-                for (int j = 0; j < NT; j++) {
-                  multiply<bf16>(sum[part][j], a, b[j][p][order - term][2 * half], b[j][p][order - term][2 * half + 1]);
+                  for (int j = 0; j < NT; j++) {
+                    const uint32_t(&pairs)[4] = b[j][p][order - term];
+                    multiply<bf16>(sum[part][j], a, pairs[2 * half], pairs[2 * half + 1]);
+                  }
                 }
               }
             }
           }
         }
-      }
-      // The tensor core cuts sums off rather than rounding them: a chain of it ends with every step.
+        // The tensor core cuts sums off rather than rounding them: a chain of it ends with every step.
 #pragma unroll
-      for (int part = 0; part < R; part++) {
+        for (int part = 0; part < R; part++) {
 #pragma unroll
-        for (int j = 0; j < NT; j++) {
+          for (int j = 0; j < NT; j++) {
 #pragma unroll
-          for (int i = 0; i < 4; i++) total[part][j][i] += sum[part][j][i];
+            for (int i = 0; i < 4; i++) total[part][j][i] += sum[part][j][i];
+          }
         }
       }
+#if __CUDA_ARCH__ >= 900
+      __syncwarp();
+      if (lane == 0) arriveAt(empty + 8 * slot);
+      if (++slot == COUNT) slot = 0, parity ^= 1;
+#else
       fetch(slot);
-      slot = slot + 1 == STAGES ? 0 : slot + 1;
+      if (++slot == COUNT) slot = 0;
+#endif
     }
 #pragma unroll
     for (int j = 0; j < NT; j++) {
@@ -289,9 +379,9 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
       square[j] += __shfl_xor_sync(~0u, square[j], 2);
       if (within == 0) squares[warp * NT * 8 + j * 8 + group] = square[j];
     }
-    __syncthreads();
+    meetMultipliers();
     task.finish(tile, TileSums<R, NT>{sums, squares});
-    __syncthreads();
+    meetMultipliers();
   }
 }
 

@@ -26,10 +26,11 @@ __device__ __forceinline__ float gated(float gate, float up) { return gate / (1.
 template <typename W> struct PairGateUpTask {
   static constexpr bool EARLY = false;
   GateUpWeights<W> w;
-  const float *x, *expertWeights;
+  const float *x, *normWeight, *expertWeights;
   const int *ids, *rowCount;
   float* out;
   int experts, perToken, outputTiles;
+  float epsilon;
   int pairs = 0;
 
   __device__ __forceinline__ void begin() { pairs = *rowCount * perToken; }
@@ -46,12 +47,14 @@ template <typename W> struct PairGateUpTask {
   __device__ __forceinline__ const float* activations(int tile, int step, int column) const {
     return column == 0 ? x + static_cast<size_t>(tile / outputTiles / perToken) * w.inputs + step * STEP : nullptr;
   }
-  __device__ __forceinline__ const float* norm(int) const { return nullptr; }
+  __device__ __forceinline__ const float* norm(int step) const { return normWeight ? normWeight + step * STEP : nullptr; }
   __device__ __forceinline__ void finish(int tile, const TileSums<2, 1>& sums) const {
     const int pair = tile / outputTiles, output = tile % outputTiles * 16 + threadIdx.x;
     if (threadIdx.x >= 16 || output >= w.outputs) return;
     const bool isKnown = static_cast<unsigned>(ids[pair]) < static_cast<unsigned>(experts);
-    const float value = gated(sums.at(0, threadIdx.x), sums.at(0, 16 + threadIdx.x)) * expertWeights[pair];
+    const float inverse = normWeight ? sums.inverseNorm(0, w.inputs, epsilon) : 1.f;
+    const float g = sums.at(0, threadIdx.x) * inverse, u = sums.at(0, 16 + threadIdx.x) * inverse;
+    const float value = gated(g, u) * expertWeights[pair];
     out[static_cast<size_t>(pair) * w.outputs + output] = isKnown ? value : 0.f;
   }
 };
@@ -67,7 +70,8 @@ template <typename W> struct RowDownTask {
   float scale;
   int rows = 0;
 
-  __device__ __forceinline__ int stepsOfPair() const { return (inputs + STEP - 1) / STEP; }
+  /** Whole rounds of the warps, so that none has two pairs in it; what is left over has no inputs. */
+  __device__ __forceinline__ int stepsOfPair() const { return (inputs + STEP * WARPS - 1) / (STEP * WARPS) * WARPS; }
   __device__ __forceinline__ void begin() { rows = *rowCount; }
   __device__ __forceinline__ int tiles() const { return rows * outputTiles; }
   __device__ __forceinline__ int steps() const { return perToken * stepsOfPair(); }
@@ -238,28 +242,30 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 #define EXPERTS(NAME, W)                                                                                                 \
-  extern "C" __global__ void __launch_bounds__(256, 2) expertMlpPairGateUp_##NAME(                                       \
-      const float* x, const flashmla::W* gate, const flashmla::W* up, const int* ids, const float* expertWeights, float* out, \
-      const int* rowCount, int inputs, int outputs, int experts, int perToken, int expertRows) {                         \
+  extern "C" __global__ void __launch_bounds__(flashmla::STREAM_THREADS, 2) expertMlpPairGateUp_##NAME(                                       \
+      const float* x, const float* norm, const flashmla::W* gate, const flashmla::W* up, const int* ids,                 \
+      const float* expertWeights, float* out, const int* rowCount, int inputs, int outputs, int experts, int perToken,   \
+      int expertRows, int isNormed, float epsilon) {                                                                     \
     using namespace flashmla;                                                                                            \
-    streamProducts<W, 2, 1>(PairGateUpTask<W>{{gate, up, inputs, outputs, expertRows}, x, expertWeights, ids, rowCount, out, \
-                                              experts, perToken, (outputs + 15) / 16});                                  \
+    streamProducts<W, 2, 1>(PairGateUpTask<W>{{gate, up, inputs, outputs, expertRows}, x, isNormed ? norm : nullptr,     \
+                                              expertWeights, ids, rowCount, out, experts, perToken, (outputs + 15) / 16, \
+                                              epsilon});                                                                 \
   }                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(256, 2) expertMlpRowDown_##NAME(                                          \
+  extern "C" __global__ void __launch_bounds__(flashmla::STREAM_THREADS, 2) expertMlpRowDown_##NAME(                                          \
       const float* x, const flashmla::W* down, const int* ids, float* out, const int* rowCount, int inputs, int outputs,  \
       int experts, int perToken, int accumulates, float scale) {                                                         \
     using namespace flashmla;                                                                                            \
     streamProducts<W, 1, 1>(RowDownTask<W>{x, down, ids, rowCount, out, inputs, outputs, experts, perToken,              \
                                            (outputs + 15) / 16, accumulates, scale});                                    \
   }                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(256, 1) expertMlpUnitGateUp_##NAME(                                       \
+  extern "C" __global__ void __launch_bounds__(flashmla::STREAM_THREADS, 1) expertMlpUnitGateUp_##NAME(                                       \
       const float* x, const flashmla::W* gate, const flashmla::W* up, const int* plan, float* out, int inputs, int outputs, \
       int perToken, int expertRows, int most) {                                                                          \
     using namespace flashmla;                                                                                            \
     streamProducts<W, 2, 2>(UnitGateUpTask<W>{{gate, up, inputs, outputs, expertRows}, x, {plan, most}, out, perToken,   \
                                               (outputs + 15) / 16});                                                     \
   }                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(256, 1) expertMlpUnitDown_##NAME(                                         \
+  extern "C" __global__ void __launch_bounds__(flashmla::STREAM_THREADS, 1) expertMlpUnitDown_##NAME(                                         \
       const float* x, const flashmla::W* down, const int* plan, float* out, int inputs, int outputs, int most) {         \
     using namespace flashmla;                                                                                            \
     streamProducts<W, 1, 2>(UnitDownTask<W>{x, down, {plan, most}, out, inputs, outputs, (outputs + 15) / 16});          \

@@ -37,13 +37,13 @@ const source = (
   buffers: readonly string[],
   integers: readonly string[],
   cuda: CudaEntry,
-  hasScale = false,
+  float?: string,
 ): KernelSource => {
   const scalars = integers.map((label): readonly [string, ScalarKind] => [label, "i32"]);
   return {
     name: `expert-mlp.${name}`,
     buffers,
-    scalars: hasScale ? [...scalars, ["scale", "f32"]] : scalars,
+    scalars: float ? [...scalars, [float, "f32"]] : scalars,
     cuda,
   };
 };
@@ -63,27 +63,29 @@ function enqueuePairs(launch: Launch, args: ExpertMlpArguments, parts: ExpertPar
     maxRows,
   } = args;
   const { gate, up, inner, expertRows } = parts;
+  const { norm } = args;
   const { limits } = launch.target;
   const entry = (name: string, dtype: WeightMatrix["dtype"], wide: 1 | 2) =>
-    streamedEntry(module, `expertMlp${name}_${dtype}`, { dtype, parts: wide, columns: 1 });
+    streamedEntry(module, `expertMlp${name}_${dtype}`, { dtype, parts: wide, columns: 1 }, limits);
   const gateUp = source(
     "gate-up",
-    ["x", "gate", "up", "expertIds", "expertWeights", "out", "rowCount"],
-    ["inputs", "outputs", "experts", "perToken", "expertRows"],
+    ["x", "norm", "gate", "up", "expertIds", "expertWeights", "out", "rowCount"],
+    ["inputs", "outputs", "experts", "perToken", "expertRows", "isNormed"],
     entry("PairGateUp", gate.dtype, 2),
+    "epsilon",
   );
   launch(
     gateUp,
     streamedGrid(maxRows * perToken * Math.ceil(intermediate / 16), limits),
-    [x, gate.buffer, up, expertIds, expertWeights, inner, rowCount],
-    [hidden, intermediate, experts, perToken, expertRows],
+    [x, norm?.weight ?? x, gate.buffer, up, expertIds, expertWeights, inner, rowCount],
+    [hidden, intermediate, experts, perToken, expertRows, norm === undefined ? 0 : 1, norm?.epsilon ?? 0],
   );
   const downKernel = source(
     "down",
     ["x", "down", "expertIds", "out", "rowCount"],
     ["inputs", "outputs", "experts", "perToken", "accumulates"],
     entry("RowDown", down.dtype, 1),
-    true,
+    "scale",
   );
   launch(
     downKernel,
@@ -99,7 +101,7 @@ function enqueueUnits(launch: Launch, args: ExpertMlpArguments, parts: ExpertPar
   const { limits } = launch.target;
   const most = mostUnits(args);
   const entry = (name: string, dtype: WeightMatrix["dtype"], wide: 1 | 2) =>
-    streamedEntry(module, `expertMlp${name}_${dtype}`, { dtype, parts: wide, columns: 2 });
+    streamedEntry(module, `expertMlp${name}_${dtype}`, { dtype, parts: wide, columns: 2 }, limits);
   const sorting = {
     module,
     function: "expertMlpPlan",
@@ -142,7 +144,7 @@ function enqueueUnits(launch: Launch, args: ExpertMlpArguments, parts: ExpertPar
       ["values", "expertIds", "expertWeights", "out", "rowCount"],
       ["width", "perToken", "experts", "accumulates"],
       combine,
-      true,
+      "scale",
     ),
     args.maxRows,
     [values, expertIds, expertWeights, out, rowCount],
@@ -152,6 +154,12 @@ function enqueueUnits(launch: Launch, args: ExpertMlpArguments, parts: ExpertPar
 
 /** `expertMlp` on CUDA, its arguments checked: two launches for few rows, four for many. */
 export function enqueueExpertsCuda(launch: Launch, args: ExpertMlpArguments, parts: ExpertParts): void {
-  if (args.maxRows <= PAIRED_ROWS) enqueuePairs(launch, args, parts);
-  else enqueueUnits(launch, args, parts);
+  if (args.maxRows <= PAIRED_ROWS) {
+    enqueuePairs(launch, args, parts);
+    return;
+  }
+  if (args.norm !== undefined) {
+    throw new RangeError(`norm: expected at most ${PAIRED_ROWS} rows, got ${args.maxRows}`);
+  }
+  enqueueUnits(launch, args, parts);
 }

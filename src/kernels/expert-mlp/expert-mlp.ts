@@ -1,6 +1,7 @@
 import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
 import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, Launch } from "../../device/device.ts";
+import type { CudaProjection } from "../common/projection.cuda.ts";
 import { ITEM_OUTPUTS } from "../common/projection.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
 import { enqueueExpertsCuda, planBytesCuda } from "./expert-mlp.cuda.ts";
@@ -34,7 +35,7 @@ export interface ExpertMlpShape {
 }
 
 /** One record per launch of `expertMlp`. */
-export interface ExpertMlpArguments extends ExpertMlpShape {
+export interface ExpertMlpArguments extends ExpertMlpShape, Pick<CudaProjection, "norm"> {
   /** f32 [maxRows, hidden]. */
   readonly x: DeviceBuffer;
   /** i32 [maxRows, perToken], distinct within a row; an id that is no expert's counts for nothing. */

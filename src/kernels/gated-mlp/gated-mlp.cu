@@ -48,7 +48,7 @@ template <typename W, int R, int NT> struct GateUpTask {
 }  // namespace flashmla
 
 #define GATE_UP(NAME, W, R, NT)                                                                                         \
-  extern "C" __global__ void __launch_bounds__(flashmla::WARPS * 32, NT == 1 ? 2 : 1) gatedMlpGateUp_##NAME##_##R##_##NT(             \
+  extern "C" __global__ void __launch_bounds__(flashmla::STREAM_THREADS, NT == 1 ? 2 : 1) gatedMlpGateUp_##NAME##_##R##_##NT(             \
       const float* x, const float* norm, const flashmla::W* gate, const flashmla::W* up, float* out, const int* rowCount, \
       int inputs, int outputs, int rowBlocks, int isNormed, float epsilon) {                                            \
     using namespace flashmla;                                                                                           \

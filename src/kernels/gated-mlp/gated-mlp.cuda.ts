@@ -20,11 +20,12 @@ export function enqueueGateUpCuda(launch: Launch, args: GatedMlpGateUpArguments)
       ["isNormed", "i32"],
       ["epsilon", "f32"],
     ],
-    cuda: streamedEntry("gated-mlp.fatbin", `gatedMlpGateUp_${dtype}_2_${columns}`, {
-      dtype,
-      parts: 2,
-      columns,
-    }),
+    cuda: streamedEntry(
+      "gated-mlp.fatbin",
+      `gatedMlpGateUp_${dtype}_2_${columns}`,
+      { dtype, parts: 2, columns },
+      launch.target.limits,
+    ),
   };
   const rowBlocks = Math.ceil(maxRows / (8 * columns));
   launch(

@@ -73,7 +73,7 @@ template <typename W, int R, int NT> struct LinearTask {
 }  // namespace flashmla
 
 #define LINEAR(NAME, W, R, NT)                                                                                           \
-  extern "C" __global__ void __launch_bounds__(flashmla::WARPS * 32, NT == 1 ? 2 : 1) linear_##NAME##_##R##_##NT(                      \
+  extern "C" __global__ void __launch_bounds__(flashmla::STREAM_THREADS, NT == 1 ? 2 : 1) linear_##NAME##_##R##_##NT(                      \
       const float* x, const float* norm, const int* rowCount, const flashmla::W* weight, const float* bias, float* out,  \
       const flashmla::W* weight2, float* out2, int inputs, int outputs, int outputs2, int xStride, int rowBlocks,        \
       int accumulates, int isNormed, int hasBias, float scale, float epsilon) {                                          \
