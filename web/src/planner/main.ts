@@ -91,7 +91,6 @@ function tableOf([head = [], ...rows]: Rows): HTMLElement {
 function detailsOf(input: PlanInput, plan: Plan): HTMLElement[] {
   const items = assumptionsOf(input, null).map((text) => make("li", "", text));
   return [
-    ...[make("h2", "", "GPUs"), gpuBars(plan)],
     ...[make("h2", "", "Service and cost"), tableOf(costRows(plan))],
     ...[make("h2", "", "Memory"), tableOf(memoryRows(plan))],
     ...[make("h2", "", "Time of a decode step"), tableOf(stepRows(plan, "decode"))],
@@ -102,6 +101,7 @@ function detailsOf(input: PlanInput, plan: Plan): HTMLElement[] {
 
 function show(choices: Choices): void {
   const problem = element("error", HTMLElement);
+  const bars = element("bars", HTMLElement);
   const details = element("details", HTMLElement);
   try {
     const input = inputOf(choices);
@@ -109,10 +109,12 @@ function show(choices: Choices): void {
     const [answer = "", ...more] = findingsOf(plan, input);
     element("answer", HTMLElement).textContent = answer;
     element("answer-more", HTMLElement).textContent = more.join(" ");
+    bars.replaceChildren(make("h2", "", "GPUs"), gpuBars(plan));
     details.replaceChildren(...detailsOf(input, plan));
     problem.hidden = true;
   } catch (error) {
     for (const id of ["answer", "answer-more"]) element(id, HTMLElement).textContent = "";
+    bars.replaceChildren();
     details.replaceChildren();
     problem.textContent = error instanceof Error ? error.message : String(error);
     problem.hidden = false;

@@ -9,7 +9,7 @@ function promptIds({ tokenizer }: OpenModel, { prompt, asChat }: GenerateRequest
   return tokenizer.encode(text, { addSpecialTokens: false });
 }
 
-/** Runs a request and tells of every token as it comes. A signal that aborts ends it with the reason `stopped`. */
+/** Runs a request and tells of every token as it comes. A signal that aborts ends it as stopped. */
 export async function generate(
   model: OpenModel,
   request: GenerateRequest,
@@ -24,7 +24,7 @@ export async function generate(
   let last = begin;
   let outputTokens = 0;
   let cachedTokens: number | null = null;
-  let reason = "stopped";
+  let reason = "stopped by you";
   let pages = { usedPages: 0, reusablePages: 0 };
   const state = (): GenerationState => {
     const firstTokenMs = first === null ? null : first - begin;
@@ -37,7 +37,7 @@ export async function generate(
     const sampling = { temperature, topK, topP, ...(seed === null ? {} : { seed }) };
     for await (const event of engine.generate({ promptIds: ids, maxTokens, signal, ...sampling })) {
       if (event.kind === "finish") {
-        reason = event.reason === "length" ? "its limit" : "the end of the text";
+        reason = event.reason === "length" ? "up to the limit of tokens" : "then the text ends";
         cachedTokens = event.usage.cachedTokens;
         continue;
       }

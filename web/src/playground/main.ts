@@ -54,11 +54,8 @@ const engine = new EngineClient({
   },
   finished: ({ reason, state }) => {
     figures.showState(state);
-    const cached = state.cachedTokens ? `, ${state.cachedTokens} prompt tokens were in the cache` : "";
-    enter(
-      "ready",
-      `${state.outputTokens} tokens, up to ${reason === "stopped" ? "your stop" : reason}${cached}.`,
-    );
+    const cached = state.cachedTokens ? `; ${state.cachedTokens} tokens of the prompt were in the cache` : "";
+    enter("ready", `${state.outputTokens} tokens, ${reason}${cached}.`);
   },
   forgotten: () => {
     status.textContent = "What was kept of models is removed; the next visit fetches them again.";
