@@ -116,7 +116,7 @@ export async function generateGreedily(page: Page, prompt: string, tokens: numbe
   }, tokens);
   await page.locator("#generate").click();
   await page.waitForFunction(() => document.body.dataset.phase !== "generating", undefined, {
-    timeout: 90_000,
+    timeout: 200_000,
   });
   expect(await page.locator("#error").isVisible()).toBe(false);
   return (await page.locator("#output-text").textContent()) ?? "";

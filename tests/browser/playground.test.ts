@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,6 +23,12 @@ import { type Site, type SiteOptions, serveSite } from "./site.ts";
 const shipped = join(import.meta.dirname, "..", "..", "models", "shakespeare-mla");
 const prompt = "JULIET:\nO Romeo, Romeo! wherefore art thou Romeo?\n";
 const tokens = 48;
+/** A processor that plays a GPU takes up to a second a token when the machine is busy. */
+const slow = 300_000;
+/** Whether WebGPU has the last kernel that whole models need. */
+const hasWebGpuModels = existsSync(
+  join(import.meta.dirname, "..", "..", "src", "kernels", "mla-prefill", "mla-prefill.webgpu.ts"),
+);
 
 /** What Node's CPU device writes; its bits depend on no thread count. */
 async function expectedText(): Promise<string> {
@@ -97,6 +103,45 @@ describe.skipIf(!hasChromium())("the playground in Chromium", () => {
     await page.waitForFunction(() => document.body.dataset.phase === "failed");
     expect(await page.locator("#error").textContent()).toMatch(/WebGPU/);
   });
+
+  const onWebGpu = it.runIf(hasWebGpuModels);
+  onWebGpu.each([true, false])(
+    "writes what Node writes, on WebGPU (SwiftShader; isolated: %s)",
+    async (isolated) => {
+      const { page, strays } = await start({ isolated }, { webGpu: true }, "?device=webgpu");
+      await whenReady(page);
+      expect(await page.locator("#device-facts").textContent()).toMatch(/^WebGPU: .*SwiftShader/i);
+      const text = await generateGreedily(page, prompt, isolated ? tokens : 16);
+      expect(text.length).toBeGreaterThan(15);
+      expect(isolated ? text === expected : expected.startsWith(text)).toBe(true);
+      expect(Number(await page.locator("#speed").textContent())).toBeGreaterThan(0);
+      expect(await page.locator("#pages").getAttribute("aria-label")).toMatch(/[12] of 16 pages in use/);
+      expect(strays).toEqual([]);
+    },
+    slow,
+  );
+
+  onWebGpu(
+    "opens the model anew when the GPU goes away, and goes on writing",
+    async () => {
+      const { page, context } = await start({ isolated: true }, { webGpu: true }, "?device=webgpu");
+      await whenReady(page);
+      const generated = generateGreedily(page, prompt, 32);
+      await page.waitForFunction(
+        () => (document.getElementById("output-text")?.textContent ?? "").length > 5,
+      );
+      await (await context.newCDPSession(page)).send("Browser.crashGpuProcess");
+      await page.waitForFunction(() => document.body.dataset.phase === "opening");
+      await generated;
+      await page.waitForFunction(() =>
+        document.getElementById("status")?.textContent?.startsWith("32 tokens"),
+      );
+      const text = (await page.locator("#output-text").textContent()) ?? "";
+      expect(text.length).toBeGreaterThan(20);
+      expect(expected.startsWith(text)).toBe(true);
+    },
+    slow,
+  );
 
   it("says that threads want an isolated page", async () => {
     const { page } = await start({ isolated: false }, {}, "?device=cpu&threads=2");

@@ -1,7 +1,7 @@
 // The engine's worker: blocking steps run here, so that the page stays smooth.
 import { UserError } from "flashmla";
 import { forgetKeptFiles } from "flashmla/files";
-import { generate } from "./generate.ts";
+import { generate, type Written } from "./generate.ts";
 import { type OpenModel, openModel } from "./open-model.ts";
 import type { FromWorker, GenerateRequest, OpenRequest, ToWorker } from "./protocol.ts";
 
@@ -34,18 +34,24 @@ async function open(request: OpenRequest, signal: AbortSignal): Promise<void> {
   }
 }
 
+/** Runs a request. When the device is lost, the model is opened anew once and the text goes on. */
 async function answer(request: GenerateRequest, signal: AbortSignal): Promise<void> {
+  const written: Written = { ids: [] };
   try {
     if (model === null) throw new UserError("There is no model yet; open one first.");
-    await generate(model, request, signal, tell);
+    await generate(model, request, { signal, tell, written });
   } catch (error) {
-    if (lastOpen === null || model?.isLost() !== true) {
-      tell({ kind: "failed", during: "generate", message: messageOf(error) });
-      return;
-    }
+    if (lastOpen === null || model?.isLost() !== true) return failGenerating(error);
     tell({ kind: "reopening", message: "The device was lost; the model is opened anew …" });
-    await open(lastOpen, new AbortController().signal);
+    await open(lastOpen, signal);
+    if (model === null) return;
+    tell({ kind: "resumed" });
+    await generate(model, request, { signal, tell, written }).catch(failGenerating);
   }
+}
+
+function failGenerating(error: unknown): void {
+  tell({ kind: "failed", during: "generate", message: messageOf(error) });
 }
 
 function begin(task: (signal: AbortSignal) => Promise<void>): void {

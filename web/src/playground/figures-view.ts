@@ -48,11 +48,12 @@ export class FiguresView {
   #draw(): void {
     const state = this.#state;
     if (state === null || this.#facts === null) return;
-    const { promptTokens, outputTokens, firstTokenMs, decodeMs, usedPages, reusablePages } = state;
+    const { promptTokens, outputTokens, timedTokens, firstTokenMs, decodeMs } = state;
     if (firstTokenMs !== null) show("first-token", firstTokenMs.toFixed(0));
-    if (outputTokens > 1 && decodeMs > 0) show("speed", (((outputTokens - 1) / decodeMs) * 1000).toFixed(0));
+    if (timedTokens > 1 && decodeMs > 0) show("speed", (((timedTokens - 1) / decodeMs) * 1000).toFixed(0));
     const tokens = promptTokens + outputTokens;
     show("tokens", String(tokens));
+    const { usedPages, reusablePages } = state;
     this.#pages.draw({ tokens, usedPages, reusablePages });
     this.#showBytes(tokens);
   }

@@ -9,30 +9,47 @@ function promptIds({ tokenizer }: OpenModel, { prompt, asChat }: GenerateRequest
   return tokenizer.encode(text, { addSpecialTokens: false });
 }
 
-/** Runs a request and tells of every token as it comes. A signal that aborts ends it as stopped. */
+/** What a request has made so far; it outlives the device that it was made on. */
+export interface Written {
+  /** Ids of the output. */
+  readonly ids: number[];
+}
+
+/**
+ * Runs a request and tells of every token as it comes; it goes on after what `written` holds, to which it adds. A signal that
+ * aborts ends it as stopped.
+ */
 export async function generate(
   model: OpenModel,
   request: GenerateRequest,
-  signal: AbortSignal,
-  tell: (message: FromWorker) => void,
+  {
+    signal,
+    tell,
+    written,
+  }: {
+    readonly signal: AbortSignal;
+    readonly tell: (message: FromWorker) => void;
+    readonly written: Written;
+  },
 ): Promise<void> {
   const { engine, facts } = model;
-  const ids = promptIds(model, request);
+  const prompt = promptIds(model, request);
+  const ids = [...prompt, ...written.ids];
   const { temperature, topK, topP, seed } = request;
   const begin = performance.now();
   let first: number | null = null;
   let last = begin;
-  let outputTokens = 0;
+  const earlier = written.ids.length;
   let cachedTokens: number | null = null;
   let reason = "stopped by you";
   let pages = { usedPages: 0, reusablePages: 0 };
   const state = (): GenerationState => {
     const firstTokenMs = first === null ? null : first - begin;
     const decodeMs = first === null ? 0 : last - first;
-    const counts = { promptTokens: ids.length, outputTokens, cachedTokens };
-    return { ...counts, ...pages, firstTokenMs, decodeMs };
+    const counts = { promptTokens: prompt.length, outputTokens: written.ids.length, cachedTokens };
+    return { ...counts, ...pages, firstTokenMs, decodeMs, timedTokens: written.ids.length - earlier };
   };
-  const maxTokens = Math.max(1, Math.min(request.maxTokens, facts.maxContext - ids.length));
+  const maxTokens = Math.max(1, Math.min(request.maxTokens - earlier, facts.maxContext - ids.length));
   try {
     const sampling = { temperature, topK, topP, ...(seed === null ? {} : { seed }) };
     for await (const event of engine.generate({ promptIds: ids, maxTokens, signal, ...sampling })) {
@@ -44,7 +61,7 @@ export async function generate(
       if (event.tokenIds.length > 0) {
         last = performance.now();
         first ??= last;
-        outputTokens += event.tokenIds.length;
+        written.ids.push(...event.tokenIds);
       }
       // The picture stays as it was at the last token, although the pages are free once the text has ended.
       const { usedPages, reusablePages } = engine.statistics();

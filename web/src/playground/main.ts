@@ -64,6 +64,7 @@ const engine = new EngineClient({
     enter("opening", message);
     progress.removeAttribute("value");
   },
+  resumed: () => enter("generating", "Generating on …"),
   failed: ({ message, during }) => fail(message, during),
 });
 

@@ -66,8 +66,10 @@ export interface GenerationState {
   readonly cachedTokens: number | null;
   /** From the request to the first token; null before it. */
   readonly firstTokenMs: number | null;
-  /** Since the first token. */
+  /** From the first token to the last. */
   readonly decodeMs: number;
+  /** Tokens of the output that came since the request, or since the device was opened anew. */
+  readonly timedTokens: number;
   readonly usedPages: number;
   /** Free pages that still hold a prompt that may come again. */
   readonly reusablePages: number;
@@ -87,4 +89,6 @@ export type FromWorker =
   | { readonly kind: "forgotten" }
   /** The device was lost, and the model is opened anew. */
   | { readonly kind: "reopening"; readonly message: string }
+  /** The generation that was under way goes on. */
+  | { readonly kind: "resumed" }
   | { readonly kind: "failed"; readonly during: "open" | "generate"; readonly message: string };
