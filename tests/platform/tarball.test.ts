@@ -69,4 +69,13 @@ await device.close();`,
     });
     expect(JSON.parse(out)).toMatchObject({ devices: [{ kind: "cpu", available: true }, {}, {}] });
   });
+
+  it("its command writes text with the model that it brings", () => {
+    const parameters = ["--no-install", "flashmla", "generate", "-n", "8", "--greedy", "--json"];
+    const stdio = ["ignore", "pipe", "ignore"] as ["ignore", "pipe", "ignore"];
+    const out = execFileSync("npx", parameters, { cwd: project, encoding: "utf8", stdio });
+    const report = JSON.parse(out) as { text: string; outputTokens: number };
+    expect(report.outputTokens).toBe(8);
+    expect(report.text.length).toBeGreaterThan(8);
+  });
 });

@@ -1,37 +1,41 @@
-// llama.cpp through node-llama-cpp: one process, one measurement, one JSON line.
-//   node llama.mjs MODEL.gguf THREADS PREFILL CACHED STEPS
+// llama.cpp through node-llama-cpp, as flashmla.mjs has flashmla: a process that measures what standard input asks for.
+//   node llama.mjs MODEL.gguf THREADS LONGEST_PROMPT STEPS
 import { getLlama } from "node-llama-cpp";
-import { median, tokenSequence } from "./sequence.mjs";
+import { median, serve, tokenSequence } from "./sequence.mjs";
 
-const [path, threadsText, prefillText, cachedText, stepsText] = process.argv.slice(2);
-const [threads, prefill, cached, steps] = [threadsText, prefillText, cachedText, stepsText].map(Number);
+const [path, threadsText, longestText, stepsText] = process.argv.slice(2);
+const [threads, longest, steps] = [threadsText, longestText, stepsText].map(Number);
 const vocabulary = 32000;
 
 const llama = await getLlama({ gpu: false, build: "never", logLevel: "error", maxThreads: threads });
 const model = await llama.loadModel({ modelPath: path, gpuLayers: 0 });
-const contextSize = Math.max(prefill, cached) + steps + 64;
 const context = await model.createContext({
-  contextSize,
+  contextSize: longest + steps + 64,
   batchSize: 512,
   threads: { ideal: threads, min: threads },
   flashAttention: true,
 });
 const sequence = context.getSequence();
 
-async function prefillSpeed() {
-  const times = [];
-  for (let run = 0; run < 3; run++) {
-    await sequence.clearHistory();
-    const start = performance.now();
-    await sequence.evaluateWithoutGeneratingNewTokens(tokenSequence(prefill, vocabulary));
-    times.push(performance.now() - start);
-  }
-  return (prefill / median(times)) * 1000;
+async function prefill(tokens) {
+  await sequence.clearHistory();
+  const start = performance.now();
+  await sequence.evaluateWithoutGeneratingNewTokens(tokenSequence(tokens, vocabulary));
+  return { tokensPerSecond: (tokens / (performance.now() - start)) * 1000 };
 }
 
-async function decodeTimes() {
+/** All but the prompt's last token, which the first decode step brings. */
+async function fill(tokens) {
   await sequence.clearHistory();
-  const ids = tokenSequence(cached, vocabulary);
+  await sequence.evaluateWithoutGeneratingNewTokens(tokenSequence(tokens, vocabulary).slice(0, -1));
+  return {};
+}
+
+async function decode(tokens) {
+  if (sequence.nextTokenIndex >= tokens) {
+    await sequence.eraseContextTokenRanges([{ start: tokens - 1, end: sequence.nextTokenIndex }]);
+  }
+  const ids = tokenSequence(tokens, vocabulary).slice(-1);
   const times = [];
   const greedy = [];
   let last = 0;
@@ -45,7 +49,5 @@ async function decodeTimes() {
   return { milliseconds: median(times), greedy: greedy.slice(0, 16) };
 }
 
-const tokensPerSecond = prefill > 0 ? await prefillSpeed() : null;
-const decode = await decodeTimes();
-console.log(JSON.stringify({ prefillTokensPerSecond: tokensPerSecond, cached, ...decode }));
+await serve({ prefill, fill, decode });
 process.exit(0);
