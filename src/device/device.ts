@@ -120,6 +120,8 @@ export interface WebGpuEntry {
   readonly constants?: Readonly<Record<string, number | boolean>>;
   /** WGSL extensions that the code needs, such as `f16`. */
   readonly enables?: readonly string[];
+  /** Memory between launches of one program, which share it; the code declares it at `@binding(SCRATCH)`. */
+  readonly scratchBytes?: number;
 }
 
 /** A kernel as every device can find it: one name, and one entry per device kind that has it. */

@@ -16,11 +16,23 @@ export interface TargetOptions {
   readonly threads?: number | undefined;
 }
 
-/** Everything that kernels can be run on: GPUs as they are, the CPU once with relaxed SIMD and once without. */
+/** What WebGPU does without in each of its variants: with every feature there is, and within the default limits. */
+const webGpuVariants = [[], ["shader-f16", "subgroups", "subgroup-matrix", "raised-limits"]];
+
+/**
+ * Everything that kernels can be run on: GPUs as they are, WebGPU once more within its default limits, the CPU once with
+ * relaxed SIMD and once without.
+ */
 export function verifyTargets({ kind, threads }: TargetOptions = {}): VerifyTarget[] {
   const kinds = kind === undefined ? deviceKinds : [kind];
   const onCpu = threads === undefined ? { poison: true } : { poison: true, threads };
   return kinds.flatMap((one): VerifyTarget[] => {
+    if (one === "webgpu") {
+      return webGpuVariants.map((disableFeatures) => ({
+        kind: one,
+        open: () => openDevice({ kind: one, poison: true, disableFeatures }),
+      }));
+    }
     if (one !== "cpu") return [{ kind: one, open: () => openDevice({ kind: one, poison: true }) }];
     return (["relaxed", "simd"] as const).map((variant) => ({
       kind: one,

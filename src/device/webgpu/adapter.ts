@@ -83,6 +83,16 @@ const apiNames: Partial<Record<WebGpuFeature, string>> = {
   "subgroup-matrix": "chromium-experimental-subgroup-matrix",
 };
 
+/** Whether an adapter has the subgroup matrices that the kernels are written for: f16 × f16 → f32, 16 × 16 × 16. */
+function hasWantedMatrices(adapter: GPUAdapter): boolean {
+  type Config = { componentType: string; resultComponentType: string; M: number; N: number; K: number };
+  const { subgroupMatrixConfigs } = adapter.info as { subgroupMatrixConfigs?: Iterable<Config> };
+  return [...(subgroupMatrixConfigs ?? [])].some(
+    ({ componentType, resultComponentType, M, N, K }) =>
+      componentType === "f16" && resultComponentType === "f32" && M === 16 && N === 16 && K === 16,
+  );
+}
+
 /** An adapter, and which of the wanted features it has. */
 export interface FoundAdapter {
   readonly adapter: GPUAdapter;
@@ -105,8 +115,11 @@ export async function findAdapter(options: WebGpuAdapterOptions = {}): Promise<F
       `its only adapter computes on the processor (${adapterName(adapter)}); --device webgpu takes it all the same`,
     );
   }
-  const has = (name: WebGpuFeature) =>
-    name === "raised-limits" || adapter.features.has(apiNames[name] ?? name);
+  const has = (name: WebGpuFeature) => {
+    if (name === "raised-limits") return true;
+    if (name === "subgroup-matrix" && !hasWantedMatrices(adapter)) return false;
+    return adapter.features.has(apiNames[name] ?? name);
+  };
   return {
     adapter,
     features: new Set(webGpuFeatures.filter((name) => has(name) && !disabled.has(name))),

@@ -1,7 +1,7 @@
 import { UserError } from "../../base/errors.ts";
 import type { KernelSource } from "../device.ts";
 import { overlap, type WebGpuBuffer } from "./webgpu-buffer.ts";
-import { type Access, assemble, declaredBindings, declareWritten } from "./wgsl.ts";
+import { type Access, assemble, declaredBindings, declareWritten, scratchAccess } from "./wgsl.ts";
 
 /** GPUShaderStage.COMPUTE. */
 const COMPUTE = 4;
@@ -12,6 +12,7 @@ export interface Pipeline {
   readonly layout: GPUBindGroupLayout;
   /** The bindings that the code declares: in place, what is read is declared by what is written alone. */
   readonly bindings: ReadonlyMap<number, Access>;
+  readonly usesScratch: boolean;
 }
 
 interface Code {
@@ -102,6 +103,11 @@ export class Pipelines {
       ...{ binding, visibility: COMPUTE },
       buffer: { type: access === "read" ? "read-only-storage" : "storage" },
     }));
+    const scratch = scratchAccess(text);
+    if (scratch !== null) {
+      const type = scratch === "read" ? "read-only-storage" : "storage";
+      entries.push({ binding: source.buffers.length + 1, visibility: COMPUTE, buffer: { type } });
+    }
     const scalars = {
       binding: source.buffers.length,
       visibility: COMPUTE,
@@ -120,7 +126,7 @@ export class Pipelines {
       layout: this.#device.createPipelineLayout({ bindGroupLayouts: [layout] }),
       compute: { module, entryPoint: source.webgpu!.entryPoint ?? "main" },
     });
-    return { gpu, layout, bindings: accesses };
+    return { gpu, layout, bindings: accesses, usesScratch: scratch !== null };
   }
 }
 

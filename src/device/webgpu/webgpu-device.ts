@@ -219,9 +219,13 @@ export class WebGpuDevice implements Device {
     };
     step(Object.assign(enqueue, { target: this }));
     const scalars = this.#uploadScalars(launches);
-    const dispatches = launches.map((launch, index) => this.#bind(launch, scalars, index * SCALAR_STRIDE));
+    const scratchBytes = Math.max(0, ...launches.map(({ source }) => source.webgpu?.scratchBytes ?? 0));
+    const scratch = scratchBytes === 0 ? null : (this.allocate(scratchBytes, "scratch") as WebGpuBuffer);
+    const dispatches = launches.map((launch, index) => {
+      return this.#bind(launch, { scalars, scalarOffset: index * SCALAR_STRIDE, scratch });
+    });
     this.checkOpen();
-    return new WebGpuProgram(this, dispatches, scalars);
+    return new WebGpuProgram(this, dispatches, scalars, scratch);
   }
 
   #prepare(
@@ -279,7 +283,8 @@ export class WebGpuDevice implements Device {
     return buffer;
   }
 
-  #bind({ source, buffers, groups }: PreparedLaunch, scalars: GPUBuffer, scalarOffset: number): Dispatch {
+  #bind({ source, buffers, groups }: PreparedLaunch, shared: SharedMemory): Dispatch {
+    const { scalars, scalarOffset, scratch } = shared;
     const pipeline = this.#pipelines.pipeline(source, buffers);
     const entries: GPUBindGroupEntry[] = [...pipeline.bindings.keys()].map((binding) => {
       const { gpu, byteOffset, bytes } = buffers[binding]!;
@@ -287,6 +292,9 @@ export class WebGpuDevice implements Device {
       const size = Math.min(roundUp(Math.max(bytes, 1), 16), gpu.size - byteOffset);
       return { binding, resource: { buffer: gpu, offset: byteOffset, size } };
     });
+    if (pipeline.usesScratch && scratch !== null) {
+      entries.push({ binding: source.buffers.length + 1, resource: { buffer: scratch.gpu } });
+    }
     const size = roundUp(4 * source.scalars.length + 8, 16);
     const uniform = { buffer: scalars, offset: scalarOffset, size };
     const bindings = this.gpu.createBindGroup({
@@ -309,6 +317,13 @@ export class WebGpuDevice implements Device {
     this.#queue.end();
     await this.gpu.lost;
   }
+}
+
+/** What the launches of a program share. */
+interface SharedMemory {
+  readonly scalars: GPUBuffer;
+  readonly scalarOffset: number;
+  readonly scratch: WebGpuBuffer | null;
 }
 
 interface PreparedLaunch {

@@ -1,4 +1,4 @@
-import type { LaunchTiming, Program } from "../device.ts";
+import type { DeviceBuffer, LaunchTiming, Program } from "../device.ts";
 
 /** One dispatch, ready to be encoded. */
 export interface Dispatch {
@@ -34,6 +34,7 @@ export class WebGpuProgram implements Program {
     readonly host: ProgramHost,
     readonly dispatches: readonly Dispatch[],
     readonly scalars: GPUBuffer,
+    readonly scratch: DeviceBuffer | null,
   ) {}
 
   run(): void {
@@ -89,7 +90,7 @@ export class WebGpuProgram implements Program {
   async #profileByClock(): Promise<LaunchTiming[]> {
     const timings: LaunchTiming[] = [];
     for (const dispatch of this.dispatches) {
-      const one = new WebGpuProgram(this.host, [dispatch], this.scalars);
+      const one = new WebGpuProgram(this.host, [dispatch], this.scalars, null);
       timings.push({ name: dispatch.name, milliseconds: await one.time() });
     }
     return timings;
@@ -114,6 +115,7 @@ export class WebGpuProgram implements Program {
     this.#isFree = true;
     this.#ahead = null;
     this.scalars.destroy();
+    this.scratch?.free();
   }
 }
 

@@ -13,6 +13,8 @@ export interface Specialisation {
 /** How a storage buffer is declared. */
 export type Access = "read" | "read_write";
 
+const SUBGROUP_MATRIX = "chromium_experimental_subgroup_matrix";
+
 /** A condition of an `#if` line: `NAME`, `!NAME`, `NAME == 2` or `NAME != 2`. */
 const condition = /^(!?)\s*(\w+)\s*(?:(==|!=)\s*(-?\d+))?$/;
 
@@ -52,14 +54,23 @@ export function assemble(source: WgslSource, specialisation: Specialisation): st
   const files = [...flatten(source)];
   return [
     ...enables.map((name) => `enable ${name};`),
+    // What depends on a subgroup's number is uniform in that subgroup, which WGSL cannot see.
+    ...(enables.includes(SUBGROUP_MATRIX) ? ["diagnostic(off, chromium.subgroup_matrix_uniformity);"] : []),
     ...Object.entries(constants).map(([name, value]) => `const ${name} = ${value};`),
     `struct Scalars { ${fields.join(", ")} }`,
     `@group(0) @binding(${scalarBinding}) var<uniform> scalars: Scalars;`,
+    `const SCRATCH = ${scalarBinding + 1};`,
     ...files.flatMap((file) => selectLines(file, constants)),
   ].join("\n");
 }
 
 const declaration = /@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>/g;
+
+/** How assembled code declares the scratch memory; null where it does not. */
+export function scratchAccess(code: string): Access | null {
+  const access = code.match(/@group\(0\)\s*@binding\(SCRATCH\)\s*var<storage,\s*(read|read_write)>/)?.[1];
+  return (access as Access | undefined) ?? null;
+}
 
 /** Bindings that assembled code declares, with their access. */
 export function declaredBindings(code: string): Map<number, Access> {

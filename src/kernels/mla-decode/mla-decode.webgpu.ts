@@ -2,9 +2,14 @@ import type { KernelSource, Launch } from "../../device/device.ts";
 import { latentCachePages, latentDtypeCode } from "../common/latent-cache.ts";
 import { webGpuPartials } from "../common/mla-partials.webgpu.ts";
 import mergeCode from "./mla-decode.merge.wgsl.ts";
+import matrixCode from "./mla-decode.subgroup-matrix.wgsl.ts";
 import type { MlaDecodeArguments, MlaDecodePartialArguments } from "./mla-decode.ts";
 import code from "./mla-decode.wgsl.ts";
 
+/** Channels that pass through workgroup memory at a time: CHUNK vectors of four in mla-decode.wgsl. */
+const CHUNK = 32;
+/** Rows of a workgroup on subgroup matrices. */
+const MATRIX_ROWS = 16;
 const modes = ["full", "causal", "indices"] as const;
 
 /** How the rows of a workgroup are laid out over its invocations; see mla-decode.wgsl. */
@@ -18,16 +23,35 @@ function shapeOf(
   return { ROWS, ROW_VECTORS, WORKGROUP: ((latentWidth / 4) * (ROWS / 4)) / ROW_VECTORS };
 }
 
-function partialKernel(args: MlaDecodePartialArguments, rows: ReturnType<typeof shapeOf>): KernelSource {
-  const integers = ["sQ", "heads", "splits", "leastSplit", "tableWidth", "pages"];
+/** Bytes of workgroup memory of mla-decode.subgroup-matrix.wgsl. */
+function matrixBytes({ latentWidth, ropeWidth }: MlaDecodePartialArguments): number {
+  return 2 * 32 * (latentWidth + ropeWidth + 8) + 4 * 4 * 16 * 32 + 2 * 16 * 40 + 512;
+}
+
+/** Whether the split stage multiplies on subgroup matrices, q and cache rounded to f16: not over a float32 cache. */
+export function usesSubgroupMatrix(launch: Launch, args: MlaDecodePartialArguments): boolean {
+  const { features, webgpu } = launch.target.limits;
+  if (webgpu === undefined || args.cache.dtype === "f32") return false;
+  const isThere = ["subgroup-matrix", "shader-f16", "subgroups"].every((name) => features.has(name));
+  const [least, most] = webgpu.subgroupSizes;
+  return isThere && least === 32 && most === 32 && webgpu.workgroupBytes >= matrixBytes(args);
+}
+
+const matrixEnables = ["f16", "subgroups", "chromium_experimental_subgroup_matrix"];
+
+function partialKernel(
+  args: MlaDecodePartialArguments,
+  rows: ReturnType<typeof shapeOf> | null,
+): KernelSource {
+  const integers = ["sQ", "heads", "splits", "leastSplit", "tableWidth", "pages", "chunks"];
   return {
     name: "mla-decode.partial",
     buffers: ["q", "cache", "table", "lengths", "batchCount", "partials", "stats"],
     scalars: [...integers.map((label) => [label, "i32"] as const), ["softmaxScale", "f32"]],
     webgpu: {
-      code,
+      ...(rows === null ? { code: matrixCode, enables: matrixEnables } : { code }),
       constants: {
-        ...rows,
+        ...(rows ?? { ROWS: MATRIX_ROWS }),
         LATENT: args.latentWidth,
         ROPE: args.ropeWidth,
         LATENT_DTYPE: latentDtypeCode(args.cache.dtype),
@@ -44,8 +68,8 @@ export function enqueueWebGpuPartial(launch: Launch, args: MlaDecodePartialArgum
   const { splits, leastSplit, partials, stats } = webGpuPartials(args, args.workspace);
   const sparse = args.mask === "indices";
   const span = sparse ? args.heads : args.sQ * args.heads;
-  const shape = shapeOf(args.latentWidth, span);
-  const blocks = Math.ceil(span / shape.ROWS) * (sparse ? args.sQ : 1);
+  const shape = usesSubgroupMatrix(launch, args) ? null : shapeOf(args.latentWidth, span);
+  const blocks = Math.ceil(span / (shape?.ROWS ?? MATRIX_ROWS)) * (sparse ? args.sQ : 1);
   const table = sparse ? args.indices : args.blockTable;
   const lengths = sparse ? args.indices : args.cacheSeqlens;
   launch(
@@ -55,6 +79,7 @@ export function enqueueWebGpuPartial(launch: Launch, args: MlaDecodePartialArgum
     [
       ...[args.sQ, args.heads, splits, leastSplit],
       ...[sparse ? args.maxLen : args.maxPages, latentCachePages(args.cache, args)],
+      (args.latentWidth + args.ropeWidth) / CHUNK,
       // Scores are in base 2.
       args.softmaxScale * Math.LOG2E,
     ],

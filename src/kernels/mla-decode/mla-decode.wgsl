@@ -10,18 +10,9 @@
 // MODE (0 full, 1 causal, 2 indices), COUNTED.
 #include "../common/grid.wgsl"
 #include "../common/latent.wgsl"
-
-@group(0) @binding(0) var<storage, read> q: array<vec4f>;
-@group(0) @binding(1) var<storage, read> cache: array<LatentWords>;
-@group(0) @binding(2) var<storage, read> table: array<i32>;
-@group(0) @binding(3) var<storage, read> lengths: array<i32>;
-@group(0) @binding(4) var<storage, read> batchCount: array<i32>;
-@group(0) @binding(5) var<storage, read_write> partials: array<vec4f>;
-@group(0) @binding(6) var<storage, read_write> stats: array<vec2f>;
+#include "./mla-decode.blocks.wgsl"
 
 const TILE = 64u;
-const NONE = 0xffffffffu;
-const LOWEST = -1e30;
 const GROUPS = WORKGROUP / 64u;
 const ROW_GROUPS = ROWS / 4u;
 /// Tokens of an invocation while scoring.
@@ -30,7 +21,6 @@ const TOKEN_GROUPS = TILE / TOKENS;
 /// Channels that pass through workgroup memory at a time, in vectors of four, and the share of one part of invocations.
 const CHUNK = 8u;
 const SHARE = CHUNK / GROUPS;
-const CHUNKS = ENTRY_QUADS / CHUNK;
 const KEY_STRIDE = TILE + 1u;
 /// Key vectors and query vectors that an invocation brings into workgroup memory.
 const KEY_LOADS = TILE * CHUNK / WORKGROUP;
@@ -45,67 +35,6 @@ var<workgroup> scores: array<vec4f, SCORES>;
 var<workgroup> partMaxima: array<vec4f, 8u * ROW_GROUPS>;
 var<workgroup> rescale: array<vec4f, ROW_GROUPS>;
 var<workgroup> slots: array<u32, TILE>;
-
-struct Block {
-  sequence: u32,
-  split: u32,
-  /// First row among those of the sequence, and how many.
-  first: u32,
-  rows: u32,
-  length: i32,
-  tableRow: u32,
-}
-
-fn findBlock(item: u32) -> Block {
-  let heads = u32(scalars.heads);
-  let totalRows = u32(scalars.sQ) * heads;
-  let splits = u32(scalars.splits);
-  var block: Block;
-#if MODE == 2
-  let span = heads;
-  let blocksOfSpan = (span + ROWS - 1u) / ROWS;
-  let blocks = blocksOfSpan * u32(scalars.sQ);
-#else
-  let span = totalRows;
-  let blocksOfSpan = (span + ROWS - 1u) / ROWS;
-  let blocks = blocksOfSpan;
-#endif
-  let index = item % blocks;
-  block.split = (item / blocks) % splits;
-  block.sequence = item / (blocks * splits);
-  let token = index / blocksOfSpan;
-  let inSpan = (index % blocksOfSpan) * ROWS;
-  block.first = token * heads + inSpan;
-  block.rows = min(ROWS, span - inSpan);
-#if MODE == 2
-  block.length = scalars.tableWidth;
-  block.tableRow = (block.sequence * u32(scalars.sQ) + token) * u32(scalars.tableWidth);
-#else
-  block.length = min(lengths[block.sequence], scalars.tableWidth * i32(PAGE_SIZE));
-  block.tableRow = block.sequence * u32(scalars.tableWidth);
-#endif
-  return block;
-}
-
-/// Tokens that row `row` of a sequence of `length` sees.
-fn visibleEnd(length: i32, row: u32) -> i32 {
-#if MODE == 1
-  return length - scalars.sQ + 1 + i32(row / u32(scalars.heads));
-#else
-  return length;
-#endif
-}
-
-/// Slot of token `t`, or NONE.
-fn slotOf(tableRow: u32, t: u32) -> u32 {
-#if MODE == 2
-  let slot = table[tableRow + t];
-  if (slot < 0 || slot >= scalars.pages * i32(PAGE_SIZE)) { return NONE; }
-  return u32(slot);
-#else
-  return u32(table[tableRow + t / PAGE_SIZE]) * PAGE_SIZE + t % PAGE_SIZE;
-#endif
-}
 
 fn fetchKey(slot: u32, quad: u32) -> vec4f {
   if (slot == NONE) { return vec4f(0); }
@@ -144,6 +73,9 @@ fn attend(block: Block, begin: u32, to: u32, firstResult: u32, local: u32) {
   let valueRows = local / (LATENT / 4u) * ROW_VECTORS;
   let queryBase = (block.sequence * u32(scalars.sQ) * u32(scalars.heads) + block.first) * ENTRY_QUADS;
 
+  // A scalar, not a constant: loops with barriers in them that are unrolled take software adapters tens of seconds to compile.
+  let chunks = u32(scalars.chunks);
+
   var out: array<vec4f, ROW_VECTORS * 4u>;
   for (var r = 0u; r < ROW_VECTORS * 4u; r++) { out[r] = vec4f(0); }
   var highest = vec4f(LOWEST);
@@ -165,7 +97,7 @@ fn attend(block: Block, begin: u32, to: u32, firstResult: u32, local: u32) {
     for (var j = 0u; j < TOKENS; j++) { score[j] = vec4f(0); }
     var nextKeys: array<vec4f, KEY_LOADS>;
     for (var i = 0u; i < KEY_LOADS; i++) { nextKeys[i] = fetchKey(mySlots[i], local % CHUNK); }
-    for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+    for (var chunk = 0u; chunk < chunks; chunk++) {
       for (var i = 0u; i < KEY_LOADS; i++) {
         keys[local % CHUNK * KEY_STRIDE + (local + i * WORKGROUP) / CHUNK] = nextKeys[i];
       }
@@ -181,7 +113,7 @@ fn attend(block: Block, begin: u32, to: u32, firstResult: u32, local: u32) {
         }
       }
       workgroupBarrier();
-      if (chunk + 1u < CHUNKS) {
+      if (chunk + 1u < chunks) {
         for (var i = 0u; i < KEY_LOADS; i++) {
           nextKeys[i] = fetchKey(mySlots[i], (chunk + 1u) * CHUNK + local % CHUNK);
         }

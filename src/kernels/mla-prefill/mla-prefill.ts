@@ -4,6 +4,7 @@ import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts"
 import { type LatentCache, latentCachePages, latentDtypeCode } from "../common/latent-cache.ts";
 import { checkWeight, dtypeCode, type WeightMatrix } from "../common/weight.ts";
 import { enqueueCuda } from "./mla-prefill.cuda.ts";
+import { enqueueWebGpu } from "./mla-prefill.webgpu.ts";
 
 /** Cached tokens expanded at once; KEYS in mla-prefill.as.ts. */
 const KEYS = 64;
@@ -99,9 +100,13 @@ function checkArguments(args: MlaPrefillArguments): void {
   if (args.maxLen !== undefined) checkInteger("maxLen", args.maxLen, { min: 1 });
 }
 
-function checkForCpu(args: MlaPrefillArguments): void {
+function checkDtypes(args: MlaPrefillArguments): void {
   checkOneOf("qDtype", args.qDtype ?? "f32", ["f32"]);
   checkOneOf("outDtype", args.outDtype ?? "f32", ["f32"]);
+}
+
+function checkForCpu(args: MlaPrefillArguments): void {
+  checkDtypes(args);
   if (passRowsOf(args) < 8) {
     throw new RangeError(
       `latentWidth: ${args.latentWidth} and heads this wide do not fit a thread's scratch memory`,
@@ -119,6 +124,11 @@ export function mlaPrefill(launch: Launch, args: MlaPrefillArguments): void {
   checkArguments(args);
   if (launch.target.kind === "cuda") {
     enqueueCuda(launch, args);
+    return;
+  }
+  if (launch.target.kind === "webgpu") {
+    checkDtypes(args);
+    enqueueWebGpu(launch, args);
     return;
   }
   checkForCpu(args);
