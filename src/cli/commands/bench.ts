@@ -10,6 +10,7 @@ import { integerFlag } from "../flags.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 import { addBenchCompareCommand } from "./bench-compare.ts";
 import { benchGpuKernel } from "./bench-gpu.ts";
+import { addBenchLayerCommand } from "./bench-layer.ts";
 import { addBenchModelCommand } from "./bench-model.ts";
 
 interface KernelFlags {
@@ -101,4 +102,5 @@ export function addBenchCommand(program: Command): void {
     .action((flags: KernelFlags) => benchKernel(flags, program.version() ?? ""));
   addBenchModelCommand(bench, program.version() ?? "");
   addBenchCompareCommand(bench, program.version() ?? "");
+  addBenchLayerCommand(bench, program.version() ?? "");
 }

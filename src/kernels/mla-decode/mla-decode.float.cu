@@ -68,17 +68,59 @@ template <int D_C, int D_R> struct FloatDecode {
   /** Latent channels a thread sums. */
   static constexpr int COLUMNS = D_C <= THREADS ? 1 : D_C / THREADS;
 
-  /** A warp widens 4 entries; absent tokens become zeros. */
-  static __device__ void loadTile(const FloatArguments& a, const Share& share, int position, float* keys, int* slots) {
+  /** Four values of an entry from `index` on, a multiple of 4. */
+  static __device__ __forceinline__ float4 fourOf(const uint8_t* entry, int dtype, int index) {
+    if (dtype == STORED_F32) return loadFour(reinterpret_cast<const float*>(entry) + index);
+    if (dtype == STORED_F16) return loadFour(reinterpret_cast<const f16*>(entry) + index);
+    if (dtype == STORED_BF16) return loadFour(reinterpret_cast<const bf16*>(entry) + index);
+    if (index >= D_C) {
+      // Entries of 128 + 64 values are multiples of 4 bytes alone.
+      const uint32_t* words = reinterpret_cast<const uint32_t*>(entry + D_C + D_C / 32) + (index - D_C) / 2;
+      const float2 low = unpack<bf16>(words[0]), high = unpack<bf16>(words[1]);
+      return make_float4(low.x, low.y, high.x, high.y);
+    }
+    const uint32_t bits = *reinterpret_cast<const uint32_t*>(entry + index);
+    const float scale = *reinterpret_cast<const float*>(entry + D_C + index / 128 * 4);
+    return make_float4(widenE4m3(bits & 255) * scale, widenE4m3(bits >> 8 & 255) * scale,
+                       widenE4m3(bits >> 16 & 255) * scale, widenE4m3(bits >> 24) * scale);
+  }
+
+  /** A warp widens 4 entries, the loads of one form under way together; absent tokens become zeros, and their slots -1. */
+  template <int DTYPE>
+  static __device__ __forceinline__ void loadTile(const FloatArguments& a, const Share& share, int position, float* keys,
+                                                  int* slots) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const size_t bytes = latentEntryBytes(a.dtype, D_C, D_R);
-    for (int row = warp; row < TILE; row += ROWS) {
-      const int slot = slotOf(a, share, position + row);
+    const size_t bytes = latentEntryBytes(DTYPE, D_C, D_R);
+    constexpr int LOADS = (WIDTH + 127) / 128;
+    float4 value[TILE / ROWS][LOADS];
+#pragma unroll
+    for (int k = 0; k < TILE / ROWS; k++) {
+      const int row = warp + k * ROWS, slot = slotOf(a, share, position + row);
       if (lane == 0) slots[row] = slot;
       const uint8_t* entry = a.cache + max(slot, 0) * bytes;
 #pragma unroll
-      for (int i = lane; i < WIDTH; i += 32) keys[row * PITCH + i] = slot < 0 ? 0.f : loadEntry(entry, a.dtype, D_C, i);
+      for (int i = 0; i < LOADS; i++) {
+        const int index = lane * 4 + i * 128;
+        value[k][i] = make_float4(0.f, 0.f, 0.f, 0.f);
+        if (slot >= 0 && index < WIDTH) value[k][i] = fourOf(entry, DTYPE, index);
+      }
     }
+#pragma unroll
+    for (int k = 0; k < TILE / ROWS; k++) {
+#pragma unroll
+      for (int i = 0; i < LOADS; i++) {
+        const int index = lane * 4 + i * 128;
+        if (index < WIDTH) storeFour(keys + (warp + k * ROWS) * PITCH + index, value[k][i]);
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void loadTile(const FloatArguments& a, const Share& share, int position, float* keys,
+                                                  int* slots) {
+    if (a.dtype == STORED_BF16) loadTile<STORED_BF16>(a, share, position, keys, slots);
+    else if (a.dtype == STORED_FP8) loadTile<STORED_FP8>(a, share, position, keys, slots);
+    else if (a.dtype == STORED_F16) loadTile<STORED_F16>(a, share, position, keys, slots);
+    else loadTile<STORED_F32>(a, share, position, keys, slots);
   }
 
   /** A warp scores 4 tokens against all rows. */

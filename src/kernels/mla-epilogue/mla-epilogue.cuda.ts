@@ -42,8 +42,41 @@ function inputOf(args: MlaEpilogueArguments): {
   return { buffer: args.attended, dtype: args.attendedDtype, splits: 0, statsOffset: 0 };
 }
 
+/** Rows of W_UV a block of mla-epilogue.fused.cu, while they make enough blocks, or else half of them. */
+const FUSED_ROWS = 32;
+
+function enqueueFused(launch: Launch, args: MlaEpilogueArguments, attended: DeviceBuffer): void {
+  const { heads, sQ, nopeWidth, valueWidth, latentWidth, kvB, outDtype = "f32" } = args;
+  const wide = heads * Math.ceil(valueWidth / FUSED_ROWS) >= launch.target.limits.computeUnits;
+  const rows = wide ? FUSED_ROWS : FUSED_ROWS / 2;
+  const labels = ["heads", "sQ", "counted", "tokens", "nopeWidth", "valueWidth", "outDtype"];
+  const kernel: KernelSource = {
+    name: "mla-epilogue",
+    buffers: ["attended", "batchCount", "kvB", "out"],
+    scalars: labels.map((label) => [label, "i32"] as const),
+    cuda: {
+      module: "mla-epilogue.fused.fatbin",
+      function: `mlaEpilogueFused_${kvB.dtype}_${latentWidth}_${rows / 16}`,
+      blockSize: 128,
+      overlaps: true,
+    },
+  };
+  const counted = args.batchCount === undefined ? 0 : 1;
+  launch(
+    kernel,
+    heads * Math.ceil(valueWidth / rows),
+    [attended, args.batchCount ?? attended, kvB.buffer, args.out],
+    [heads, sQ, counted, args.batch * sQ, nopeWidth, valueWidth, storedCode[outDtype]],
+  );
+}
+
 /** `mlaEpilogue` on CUDA, its sizes and out checked. */
 export function enqueueCuda(launch: Launch, args: MlaEpilogueArguments): void {
+  const isFused = "attended" in args && args.attendedDtype !== "f32" && args.attendedDtype === args.kvB.dtype;
+  if (isFused) {
+    enqueueFused(launch, args, inputOf(args).buffer);
+    return;
+  }
   const { buffer, dtype, splits, statsOffset } = inputOf(args);
   const { heads, sQ, nopeWidth, valueWidth, latentWidth, outDtype = "f32" } = args;
   const tokens = args.batch * sQ;
