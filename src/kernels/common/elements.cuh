@@ -26,6 +26,12 @@ template <> __device__ __forceinline__ float2 unpack<f16>(uint32_t pair) {
   return __half22float2(*reinterpret_cast<const __half2*>(&pair));
 }
 
+/** Two values at `source`, which is aligned to two of them. */
+__device__ __forceinline__ float2 loadPair(const float* source) { return *reinterpret_cast<const float2*>(source); }
+template <typename T> __device__ __forceinline__ float2 loadPair(const T* source) {
+  return unpack<T>(*reinterpret_cast<const uint32_t*>(source));
+}
+
 /** Four values at `source`, which is aligned to four of them. */
 __device__ __forceinline__ float4 loadFour(const float* source) { return *reinterpret_cast<const float4*>(source); }
 template <typename T> __device__ __forceinline__ float4 loadFour(const T* source) {
@@ -81,6 +87,13 @@ __device__ __forceinline__ float maxOfWarp(float value) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
   return value;
+}
+
+/** 16 bytes that nothing writes while the kernel runs, loaded where the program says so: before {@link waitForEarlier} if it does. */
+__device__ __forceinline__ uint4 loadConstant16(const void* source) {
+  uint4 v;
+  asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(source));
+  return v;
 }
 
 /** Waits for the launches before this one, where it may have begun before their end; see {@link letNextBegin}. */

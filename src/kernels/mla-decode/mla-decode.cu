@@ -255,6 +255,8 @@ __device__ void mergeRow(const float* partials, const int* batchCount, void* out
 
 }  // namespace flashmla
 
+// mla-decode.fp8.cu has kernels of its own around the stages above.
+#ifndef MLA_DECODE_STAGES_ONLY
 #define PARTIAL(name, T, D_C, D_R)                                                                                     \
   extern "C" __global__ void __launch_bounds__(flashmla::THREADS) name(                                                \
       const void* q, const void* cache, const int* table, const int* lengths, const int* batchCount, float* partials,  \
@@ -284,3 +286,4 @@ __device__ void mergeRow(const float* partials, const int* batchCount, void* out
 
 WIDTHS(bf16)
 WIDTHS(f16)
+#endif

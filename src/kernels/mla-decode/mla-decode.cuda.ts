@@ -30,6 +30,7 @@ export interface MlaDecodeCudaOptions {
 /** What both kinds of CUDA kernels get: checked, with defaults filled in. */
 export interface CudaDecode {
   readonly args: MlaDecodeArguments;
+  /** Of q and of the arithmetic. */
   readonly dtype: CudaDtype;
   readonly outFloat: boolean;
   readonly pages: number;
@@ -40,10 +41,11 @@ export interface CudaDecode {
 }
 
 /**
- * The element type of q with which `mlaDecode` is fastest on a device of that kind: a 16-bit cache's own on CUDA, else f32.
+ * The element type of q with which `mlaDecode` is fastest on a device of that kind: on CUDA the cache's own, bf16 over fp8; else f32.
  */
 export function queryDtypeOn(kind: DeviceKind, cache: LatentDtype): WeightDType {
-  return kind === "cuda" && (cache === "bf16" || cache === "f16") ? cache : "f32";
+  if (kind !== "cuda") return "f32";
+  return cache === "fp8" ? "bf16" : cache;
 }
 
 const ROWS = 16;
@@ -52,6 +54,7 @@ const TILE = 32;
 function partialKernel({ args, dtype }: CudaDecode): KernelSource {
   const width = args.latentWidth + args.ropeWidth;
   const pitch = width * 2 + 16;
+  const isFp8 = args.cache.dtype === "fp8";
   return {
     name: "mla-decode.partial",
     buffers: ["q", "cache", "table", "lengths", "batchCount", "partials"],
@@ -68,8 +71,8 @@ function partialKernel({ args, dtype }: CudaDecode): KernelSource {
       ["softmaxScale", "f32"],
     ],
     cuda: {
-      module: "mla-decode.fatbin",
-      function: `mlaDecodePartial_${dtype}_${args.latentWidth}_${args.ropeWidth}`,
+      module: isFp8 ? "mla-decode.fp8.fatbin" : "mla-decode.fatbin",
+      function: `mlaDecodePartial_${isFp8 ? "fp8" : dtype}_${args.latentWidth}_${args.ropeWidth}`,
       blockSize: 128,
       sharedBytes: (2 * TILE + ROWS) * pitch + ROWS * (TILE + 4) * 4 + 2 * TILE * 4,
     },
@@ -93,7 +96,8 @@ function mergeKernel(dtype: CudaDtype): KernelSource {
 }
 
 function prepare(args: MlaDecodeArguments): CudaDecode {
-  const dtype = checkOneOf("cache.dtype on CUDA", args.cache.dtype, ["bf16", "f16"]);
+  const stored = checkOneOf("cache.dtype on CUDA", args.cache.dtype, ["bf16", "f16", "fp8"]);
+  const dtype = stored === "fp8" ? "bf16" : stored;
   checkOneOf("qDtype on CUDA", args.qDtype ?? "f32", [dtype]);
   const outDtype = checkOneOf("outDtype", args.outDtype ?? "f32", ["f32", dtype]);
   const sparse = args.mask === "indices";
@@ -142,7 +146,7 @@ function enqueuePortable(launch: Launch, decode: CudaDecode): void {
 }
 
 /**
- * `mlaDecode` on CUDA, its buffers checked: q in f32 over any cache, or q and cache in bf16 or f16; out in f32 or 16 bits. Throws
+ * `mlaDecode` on CUDA, its buffers checked: q in f32 over any cache, q and cache in bf16 or f16, or q in bf16 over fp8; out in f32 or 16 bits. Throws
  * RangeError for other element types and for a forced variant that does not take the shape.
  */
 export function enqueueCuda(launch: Launch, args: MlaDecodeArguments): void {
@@ -158,7 +162,7 @@ export function enqueueCuda(launch: Launch, args: MlaDecodeArguments): void {
       throw new RangeError(`cuda.splitTokens must be a multiple of 64, got ${splitTokens}`);
     }
   }
-  const refusal = takesHopper(decode, launch.target.limits);
+  const refusal = args.cache.dtype === "fp8" ? "an fp8 cache" : takesHopper(decode, launch.target.limits);
   if (variant === "hopper" && refusal !== null) {
     throw new RangeError(`cuda.variant: the Hopper kernels do not take ${refusal}`);
   }

@@ -30,7 +30,7 @@ template <typename T, int CHUNKS, int TILES> struct Project {
         const int row = min(m * 16 + half * 8 + lane / 4, rows - 1);
         const T* source = base + static_cast<size_t>(row) * LATENT + warp * (CHUNKS * 32) + lane % 4 * 8;
 #pragma unroll
-        for (int c = 0; c < CHUNKS; c++) w[m][half][c] = __ldg(reinterpret_cast<const uint4*>(source + c * 32));
+        for (int c = 0; c < CHUNKS; c++) w[m][half][c] = loadConstant16(source + c * 32);
       }
     }
   }
@@ -47,13 +47,14 @@ template <typename T, int CHUNKS, int TILES> struct Project {
     loadWeights(weights, rows, w);
     waitForEarlier();
     const int tokens = min(a.tokens, a.counted ? *a.batchCount * a.sQ : a.tokens);
-    for (int start = 0; start < tokens; start += TOKENS) {
+    // Results of tokens that are not in use are loaded with the others, before their number is known, and go nowhere.
+    for (int start = 0; start < a.tokens; start += TOKENS) {
       const int token = start + lane / 4;
       uint4 x[CHUNKS];
 #pragma unroll
       for (int c = 0; c < CHUNKS; c++) {
         x[c] = make_uint4(0, 0, 0, 0);
-        if (token < tokens) {
+        if (token < a.tokens) {
           const T* source = static_cast<const T*>(a.attended) + (static_cast<size_t>(token) * a.heads + head) * LATENT +
                             warp * (CHUNKS * 32) + lane % 4 * 8;
           // Written by the launch before this one: not by the read-only path.

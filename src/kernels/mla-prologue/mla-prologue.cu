@@ -81,14 +81,13 @@ template <typename W, typename O> __device__ void absorb(const AbsorbArguments& 
   if (channel >= a.latent) return;
   const W* weights = static_cast<const W*>(a.kvB) + static_cast<size_t>(head) * (a.nope + a.value) * a.latent + channel;
   float sums[TOKENS][2] = {};
-#pragma unroll 8
+#pragma unroll 16
   for (int n = 0; n < a.nope; n++) {
-    const float low = widen(weights[static_cast<size_t>(n) * a.latent]);
-    const float high = widen(weights[static_cast<size_t>(n) * a.latent + 1]);
+    const float2 w = loadPair(weights + static_cast<size_t>(n) * a.latent);
 #pragma unroll
     for (int t = 0; t < TOKENS; t++) {
-      sums[t][0] += queries[t * a.nope + n] * low;
-      sums[t][1] += queries[t * a.nope + n] * high;
+      sums[t][0] += queries[t * a.nope + n] * w.x;
+      sums[t][1] += queries[t * a.nope + n] * w.y;
     }
   }
   for (int t = 0; t < TOKENS; t++) {

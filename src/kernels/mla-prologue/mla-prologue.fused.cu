@@ -34,7 +34,7 @@ template <typename T, int STEPS> struct Absorb {
 #pragma unroll
       for (int r = 0; r < 4; r++) {
         const int row = (warp * STEPS + s) * 16 + lane % 4 * 2 + r % 2 + r / 2 * 8;
-        w[s][r] = __ldg(reinterpret_cast<const uint4*>(base + static_cast<size_t>(row) * a.latent));
+        w[s][r] = loadConstant16(base + static_cast<size_t>(row) * a.latent);
       }
     }
   }
@@ -66,7 +66,8 @@ template <typename T, int STEPS> struct Absorb {
     waitForEarlier();
     const int rows = min(*a.rowCount, a.maxRows);
     const int width = a.nope + a.rope, outWidth = a.latent + a.rope;
-    for (int first = 0; first < rows; first += TOKENS) {
+    // Queries of tokens that are not in use are loaded with the others, before their number is known, and go nowhere.
+    for (int first = 0; first < a.maxRows; first += TOKENS) {
       float out[8][4] = {};
 #pragma unroll
       for (int s = 0; s < STEPS; s++) {
@@ -75,7 +76,7 @@ template <typename T, int STEPS> struct Absorb {
         for (int i = 0; i < 4; i++) {
           const int token = first + g + i % 2 * 8, k = (warp * STEPS + s) * 16 + quad * 2 + i / 2 * 8;
           float2 v = make_float2(0.f, 0.f);
-          if (token < rows) {
+          if (token < a.maxRows) {
             v = *reinterpret_cast<const float2*>(a.q + (static_cast<size_t>(token) * a.heads + head) * width + k);
           }
           split(v, high[i], low[i]);
