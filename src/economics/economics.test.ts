@@ -6,7 +6,7 @@ import { type BenchReport, createReport, type ReportOrigin } from "../bench/repo
 import { parseModelConfig } from "../formats/config.ts";
 import { chartSpec } from "../report/chart.ts";
 import { renderPage } from "../report/page.ts";
-import { cacheBytesPerToken, cacheShards, decodeFlopsPerCachedToken } from "./cache-forms.ts";
+import { cacheBytesPerToken, cacheShards, decodeFlopsPerCachedToken, keyValueHeads } from "./cache-forms.ts";
 import { calibrationOf } from "./calibration.ts";
 import { capacityOf } from "./capacity.ts";
 import { findGpu, type Gpu, parseGpus } from "./gpus.ts";
@@ -81,6 +81,11 @@ describe("weights", () => {
     const { attention, ...planned } = planModelOf(name, parseModelConfig(config));
     expect(attention).toMatchObject(presets[name]!.attention);
     expect({ ...presets[name], attention: undefined }).toEqual({ ...planned, attention: undefined });
+  });
+  it("tied embeddings are stored once; 20 heads are three groups", () => {
+    const config = parseModelConfig({ ...glm47Flash, tie_word_embeddings: true });
+    expect(planModelOf("tied", config).embeddingWeights).toBe(0);
+    expect(keyValueHeads(planModelOf("glm", parseModelConfig(glm47Flash)), "grouped")).toBe(3);
   });
   it("of experts that a step touches: one of four a token, even and independent", () => {
     expect(touchedExpertWeights(model, 1)).toBeCloseTo(5e8, 0); // 5 layers · 1 expert
@@ -184,6 +189,31 @@ describe("a plan", () => {
     const prefill = prefillStep(model, deployment, 1000).total;
     expect(times.tokenLatencyMs).toBeCloseTo(1e3 * (decode + prefill / 10), 9);
     expect(times.requestsPerSecond).toBeCloseTo(10 / (100 * (decode + prefill / 10)), 9);
+  });
+  it("the whole of it by hand: at most 16.3 ms a token, copies half loaded, 1 ms of overhead a step", () => {
+    const { forms } = planDeployment({
+      ...input,
+      deployment: { ...deployment, overheadSeconds: 1e-3 },
+      load: { ...load, tokenLatencyMs: 16.3, utilisation: 0.5 },
+    });
+    const { service, largestBatch, largestContext } = forms[0]!;
+    // 78e9 bytes / 11520 are 6,770,833 tokens; requests of 1100.
+    expect([largestBatch, largestContext]).toEqual([6155, 100_000]);
+    // Batch 10, decode: attention 10·1050·11520 B, projections, MLP and head 2 GB each, 1 − 0.75^10 of 4 GB of experts.
+    const decode = 0.00012096 + 3 * 0.002 + 0.0037747459 + 0.001;
+    // Prefill: 5.12e10 FLOPs of attention, 2e12 each of projections and MLP, 1e12 of experts, the head once.
+    const prefill = 0.000512 + 2 * 0.02 + 0.01 + 0.002 + 0.001;
+    expect(service!.batch).toBe(10);
+    expect(service!.decode.total).toBeCloseTo(decode, 8);
+    expect(service!.prefill.total).toBeCloseTo(prefill, 8);
+    expect(service!.tokenLatencyMs).toBeCloseTo(16.2469, 3); // decode + a tenth of a prompt
+    expect(service!.firstTokenLatencyMs).toBeCloseTo(64.4077, 3); // prefill + decode
+    expect(service!.requestsPerSecond).toBeCloseTo(10 / (100 * 0.0162469), 3); // 6.155
+    expect(service!.tokensPerSecondPerGpu).toBeCloseTo(615.5, 0);
+    expect(service!.copies).toBe(4); // 10 / (6.155 · 0.5) = 3.2
+    expect(service!.utilisation).toBeCloseTo(10 / (4 * 6.15502), 4);
+    expect(service!.dollarsPerMonth).toBe(4 * 2 * 730.5);
+    expect(service!.dollarsPerMillionTokens).toBeCloseTo(5844 / 2629.8, 6); // 1000 tokens/s for 730.5 hours
   });
   it("batch: the largest within the latency, one more is over it", () => {
     const strict = { ...load, tokenLatencyMs: 20 };
@@ -290,13 +320,42 @@ describe("calibration", () => {
   };
   const assumed = { attention: full, weights: { memory: 0.3, compute: 0.3 } };
   it("medians of the fractions, at most 1, the assumption where nothing was measured", () => {
-    const { efficiency, cases, origin } = calibrationOf(report, "ok.json", "1.0.0", assumed);
+    const { efficiency, cases, origin } = calibrationOf(report, "ok.json", "1.0.0", assumed, gpu);
     expect(efficiency).toEqual({
       attention: { memory: 0.5, compute: 1 },
       weights: { memory: 0.9, compute: 1 },
     });
     expect(cases.attention).toEqual({ memory: 3, compute: 0 });
     expect(origin).toContain("m, 2026-11-24");
+  });
+  it("the longer half of the cases counts", () => {
+    const timed = (fraction: number, milliseconds: number) => ({
+      ...result("mla-decode", "memory", fraction),
+      milliseconds,
+    });
+    const results = [timed(0.1, 0.01), timed(0.2, 0.02), timed(0.7, 5), timed(0.8, 9)];
+    const { efficiency, cases } = calibrationOf({ ...report, results }, "l.json", "1.0.0", assumed, gpu);
+    expect(efficiency.attention.memory).toBeCloseTo(0.75, 12);
+    expect(cases.attention.memory).toBe(2);
+  });
+  it("a report made on the planned GPU: fractions of its published peaks", () => {
+    // 900 of 1000 GB/s and 80 of 100 TFLOPS were measured there.
+    const ceilings = { bytesPerSecond: 9e11, flopsPerSecond: 8e13 };
+    const results = [result("mla-decode b=1", "memory", 0.5), result("mla-decode b=2", "compute", 0.5)];
+    const made = { ...report, ceilings, results, machine: { slug: "round-80gb" } };
+    const { efficiency, origin } = calibrationOf(made, "g.json", "1.0.0", assumed, gpu);
+    expect(efficiency.attention.memory).toBeCloseTo(0.45, 12);
+    expect(efficiency.attention.compute).toBeCloseTo(0.4, 12);
+    expect(origin).toContain("of the GPU's published peaks");
+    const other = { ...made, machine: { slug: "square" } };
+    expect(calibrationOf(other, "o.json", "1.0.0", assumed, gpu).efficiency.attention.memory).toBe(0.5);
+  });
+  it("says of hand-written results that they are no report", () => {
+    const file = new URL("../../benchmarks/results/h200/2026-11-24-mla-decode.json", import.meta.url);
+    const written: unknown = JSON.parse(readFileSync(file, "utf8"));
+    expect(() => calibrationOf(written, "h.json", "0.1.0", assumed, gpu)).toThrow(
+      /^h\.json is no report of flashmla bench kernel \(versions is not what it should be\)/,
+    );
   });
   it("reads what flashmla bench kernel writes", () => {
     const times = { threads: 1, milliseconds: 1, bestMilliseconds: 1, gflops: 1, gigabytesPerSecond: 1 };
@@ -306,13 +365,13 @@ describe("calibration", () => {
       results: [{ ...times, name: "mla-decode b=1", bound: "memory", fraction: 0.7, ceiling, worstError: 0 }],
     };
     const written = JSON.parse(JSON.stringify(createReport(measured, "1.0.0")));
-    expect(calibrationOf(written, "w.json", "1.0.0", assumed).efficiency.attention.memory).toBe(0.7);
+    expect(calibrationOf(written, "w.json", "1.0.0", assumed, gpu).efficiency.attention.memory).toBe(0.7);
   });
   it("refuses another version, another kind of file", () => {
-    expect(() => calibrationOf(report, "v.json", "2.0.0", assumed)).toThrow(
+    expect(() => calibrationOf(report, "v.json", "2.0.0", assumed, gpu)).toThrow(
       /measured with flashmla 1\.0\.0 and this is 2\.0\.0/,
     );
-    expect(() => calibrationOf({ a: 1 }, "k.json", "1.0.0", assumed)).toThrow(/is no report/);
+    expect(() => calibrationOf({ a: 1 }, "k.json", "1.0.0", assumed, gpu)).toThrow(/is no report/);
   });
 });
 
@@ -333,6 +392,27 @@ describe("the report", () => {
     expect(costs).toEqual([...costs].sort((a, b) => a - b));
     const batches = charts[2]!.series[0]!.points.map(({ y }) => y);
     expect(batches).toEqual([...batches].sort((a, b) => b - a));
+  });
+  it("parts of a decode step and the published scenarios: the bars of each", () => {
+    const plan = planDeployment(input);
+    const charts = planPage(input, plan, null, "1.0.0").sections.flatMap(({ blocks }) =>
+      blocks.flatMap((block) => (block.kind === "chart" ? [block.chart] : [])),
+    );
+    const parts = charts.find(({ title }) => title === "Where a decode step's time goes")!;
+    const latent = plan.forms[0]!.service!.decode;
+    expect(parts.series.map(({ name }) => name)).toEqual(["latent", "grouped-query", "full multi-head"]);
+    expect(parts.series[0]!.points).toEqual(
+      (["attention", "projections", "mlp", "experts", "head", "communication"] as const).map((x) => ({
+        ...{ x, y: latent[x] * 1e3 },
+      })),
+    );
+    const scenarios = charts.find(({ title }) => title === "The published scenarios")!;
+    expect(scenarios.series.map(({ points }) => points.map(({ y }) => Math.round(y)))).toEqual([
+      [100, 100, 100],
+      [67, 58, 58],
+      [33, 38, 35],
+      [33, 33, 31],
+    ]);
   });
   it("a page says the answer first, and opens when nothing fits", async () => {
     const html = await renderPage(planPage(input, planDeployment(input), null, "1.0.0"));

@@ -5,6 +5,7 @@ import { UserError } from "../../base/errors.ts";
 import { decodeFp8Entry } from "../../base/fp8-entry.ts";
 import type { Device, DeviceBuffer } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
+import type { Chart } from "../../report/chart.ts";
 import { renderPage } from "../../report/page.ts";
 import { bestCeilings, openCeilings } from "../device-ceilings.ts";
 import { createReport } from "../report.ts";
@@ -31,6 +32,7 @@ import {
   ownFigures,
   ownTable,
   rowsTable,
+  timesTable,
   tuningTable,
 } from "./tables.ts";
 import { medianShares, tuningShares } from "./tuning.ts";
@@ -325,6 +327,40 @@ describe("report", () => {
     expect(table).toHaveLength(11);
     expect(table[6]).toEqual(["2048", "1", "standard", "not measured, no memory", "", "", "16.8 MB"]);
     expect(missingSentences(rows)[0]).toMatch(/^whole model, standard, context 2048, batch 1: needs 9 GB/);
+  });
+
+  it("times side by side, a row for each context and batch in ascending order", () => {
+    const mixed = [
+      row("flash", 2048, measured(3), 4),
+      row("standard", 2048, missing),
+      row("flash", 512, measured(1.5)),
+    ];
+    expect(timesTable(mixed, "model")).toEqual([
+      ["context", "batch", "standard", "flash, full heads"],
+      ["512", "1", "–", "1.50"],
+      ["2048", "1", "–", "–"],
+      ["2048", "4", "–", "3.00"],
+    ]);
+  });
+
+  it("charts: a line of what was measured for each form and batch, the cache dashed", () => {
+    const about = { name: "compare", device: "test", shape: tiny, isComplete: true };
+    const charts = comparePage(createReport({ ...about, rows }, "0.0.0")).sections.flatMap(({ blocks }) =>
+      blocks.flatMap((block) => (block.kind === "chart" ? [block.chart] : [])),
+    );
+    const [times, cache] = charts as [Chart, Chart];
+    expect(times.title).toBe("Time per token, whole model, batch 1");
+    expect(times.series.map(({ name, points }) => [name, points])).toEqual([
+      ["standard", [{ x: 512, y: 1 }]],
+      ["flash, full heads", [{ x: 512, y: 2 }]],
+      ...[wide!, narrow!, fp8!].map(({ title }, i) => [title, [512, 2048].map((x) => ({ x, y: i + 3 }))]),
+    ]);
+    expect(times.series.some(({ isEstimated }) => isEstimated)).toBe(false);
+    expect(cache.series.map(({ name, isEstimated }) => [name, isEstimated])).toEqual([
+      ["full heads", true],
+      ...[wide!, narrow!, fp8!].map(({ title }) => [title, true]),
+    ]);
+    expect(cache.series[0]!.points).toEqual([512, 2048].map((x) => ({ x, y: 8192 * x })));
   });
 
   it("as a page: every chart and table, and rows of one form alone", async () => {

@@ -100,9 +100,9 @@ function printPlan(input: PlanInput, plan: Plan, calibration: Calibration | null
   for (const line of assumptionsOf(input, calibration)) printLine(line);
 }
 
-function readCalibration(file: string, version: string): Calibration {
+function readCalibration(file: string, version: string, gpu: Gpu): Calibration {
   const report = readJsonFile(file, "The results file", "give a file that flashmla bench kernel wrote");
-  return calibrationOf(report, file, version, assumedEfficiency);
+  return calibrationOf(report, file, version, assumedEfficiency, gpu);
 }
 
 async function runPlan(
@@ -112,7 +112,8 @@ async function runPlan(
   signal: AbortSignal,
 ): Promise<void> {
   const model = await modelOf(name, flags, signal);
-  const calibration = flags.results === undefined ? null : readCalibration(flags.results, version);
+  const calibration =
+    flags.results === undefined ? null : readCalibration(flags.results, version, gpuOf(flags));
   const input = inputOf(model, flags, calibration);
   const plan = planDeployment(input);
   if (!flags.json) printPlan(input, plan, calibration);
