@@ -36,10 +36,13 @@ export function createReport<Measured extends { readonly name: string }>(
   return { ...measured, ...about, versions };
 }
 
-/** A folder name from a GPU's: "NVIDIA H200, 132 multiprocessors" → "h200". */
+/** A folder name from a GPU's, without its memory and socket: "NVIDIA H100 80GB HBM3, 132 multiprocessors" → "h100". */
 function gpuSlug(name: string): string {
-  const [gpu = ""] = name.toLowerCase().replace("nvidia", "").split(",");
-  return gpu.trim().replace(/[^a-z0-9]+/g, "-");
+  const [gpu = ""] = name.toLowerCase().split(",");
+  const words = gpu
+    .split(/[^a-z0-9]+/)
+    .filter((word) => !/^(nvidia|geforce|\d+gb|hbm.*|sxm.*|pcie)?$/.test(word));
+  return words.join("-") || "gpu";
 }
 
 /** {@link createReport} of what `device` did: a GPU's report is kept under the GPU's name. */

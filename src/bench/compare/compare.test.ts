@@ -8,7 +8,7 @@ import { openDevice } from "../../device/open.ts";
 import type { Chart } from "../../report/chart.ts";
 import { renderPage } from "../../report/page.ts";
 import { bestCeilings, openCeilings } from "../device-ceilings.ts";
-import { createReport } from "../report.ts";
+import { createDeviceReport, createReport } from "../report.ts";
 import { CompareArena } from "./arena.ts";
 import { breakEven, breakEvens, describeBreakEven } from "./break-even.ts";
 import { claimArithmetic, claimVerdicts, publishedClaims } from "./claims.ts";
@@ -311,6 +311,16 @@ describe("claims", () => {
 });
 
 describe("report", () => {
+  it.each([
+    ["NVIDIA H200, 132 multiprocessors", "h200"],
+    ["NVIDIA H100 80GB HBM3, 132 multiprocessors", "h100"],
+    ["NVIDIA A100-SXM4-80GB, 108 multiprocessors", "a100"],
+    ["NVIDIA GeForce RTX 4090, 128 multiprocessors", "rtx-4090"],
+  ])("of %s is kept under %s", (name, slug) => {
+    const report = createDeviceReport({ name: "compare" }, "0.0.0", { kind: "cuda", name });
+    expect(report.machine.slug).toBe(slug);
+  });
+
   const missing = { status: "no memory", reason: "needs 9 GB and the device has 4 GB" } as const;
   const rows = [512, 2048].flatMap((context) =>
     compareForms.map(({ id }, i) => row(id, context, context === 512 || i > 1 ? measured(i + 1) : missing)),

@@ -29,7 +29,7 @@ export interface RowTask {
 
 /** Runs timed of a row: at least, and as many as fit into the time. */
 const LEAST_RUNS = 3;
-const MOST_RUNS = 25;
+const MOST_RUNS = 15;
 const ROW_MS = 400;
 const KERNEL_MS = 200;
 /** A row whose one run takes this long is not repeated. */
