@@ -23,6 +23,8 @@ async function startServer() {
   const parameters = [cli, "serve", ...positionals, "--port", "0", "--log-level", "info"];
   const env = { ...process.env, FLASHMLA_API_KEY: "" };
   const child = spawn(process.execPath, parameters, { env, stdio: ["ignore", "pipe", "inherit"] });
+  process.once("exit", () => child.kill("SIGKILL"));
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
   let text = "";
   const url = await new Promise((resolve, reject) => {
     child.once("exit", (code) => reject(new Error(`the server ended with exit code ${code}`)));
@@ -46,9 +48,12 @@ for (let round = 0; round <= ROUNDS; round++) {
     const result = await runLoad(endpoint, makeRequests(options, 2), options);
     if (result.failures.length > 0) throw new Error(result.failures[0].error);
     // The first round warms the code up.
-    if (round > 0) rates.get(clients).push(reportLoad(result, {}).outputTokensPerSecond);
+    const { outputTokensPerSecond } = reportLoad(result, {});
+    console.error(`round ${round}, ${clients} clients: ${outputTokensPerSecond.toFixed(0)} tokens/s`);
+    if (round > 0) rates.get(clients).push(outputTokensPerSecond);
   }
 }
+child.removeAllListeners("exit");
 child.kill("SIGTERM");
 
 const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
