@@ -63,7 +63,7 @@ export function assumptionsOf(input: PlanInput, calibration: Calibration | null)
   const share = (value: number) => `${(100 * value).toFixed(0)} %`;
   return [
     `${gpu.name}: ${gpu.memoryGB} GB, ${gpu.bandwidthGBs} GB/s, ${gpu.bf16Tflops} TFLOPS bf16 dense (${gpu.specSource.title}; ${gpu.specSource.url}, ${gpu.specSource.date}).`,
-    `$${pricePerHour} an hour and GPU${gpu.priceSource && gpu.pricePerHour === pricePerHour ? ` (${gpu.priceSource.title}; ${gpu.priceSource.url}, ${gpu.priceSource.date})` : ""}.`,
+    `$${pricePerHour.toFixed(2)} an hour and GPU${gpu.priceSource && gpu.pricePerHour === pricePerHour ? ` (${gpu.priceSource.title}; ${gpu.priceSource.url}, ${gpu.priceSource.date})` : ""}.`,
     `Weights in ${deployment.weightDtype}, cache in ${deployment.cacheDtype}, a copy on ${deployment.tensorParallel} GPU${deployment.tensorParallel === 1 ? "" : "s"}; at most ${load.tokenLatencyMs} ms a token and ${load.firstTokenLatencyMs} ms to the first; copies are loaded to ${share(load.utilisation)}.`,
     `Kernels reach ${share(efficiency.attention.memory)} (attention) and ${share(efficiency.weights.memory)} (weights) of the bandwidth, ${share(efficiency.attention.compute)} and ${share(efficiency.weights.compute)} of the FLOPS: ${calibration === null ? "assumed; calibrate them with --results" : `measured, ${calibration.origin}`}.`,
   ];
@@ -94,7 +94,7 @@ export function planPage(
         blocks: [
           {
             kind: "text",
-            text: `Published: ${requestsPerSecond.join(", ")} requests/s at $${dollarsPerHour} an hour save 67 %. Its assumptions are not stated; these give it.`,
+            text: `Published: ${requestsPerSecond.join(", ")} requests/s at $${dollarsPerHour.toFixed(2)} an hour save 67 %. Its assumptions are not stated; these give it.`,
           },
           ...[table(scenarioRows()), table(derivationRows())],
           { kind: "chart", chart: scenarioChart() },

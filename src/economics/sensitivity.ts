@@ -58,14 +58,18 @@ function costByRate(input: PlanInput): Chart | null {
   });
 }
 
-function byContext(input: PlanInput, title: string, y: string, yOf: (plan: FormPlan) => number | null) {
+function byContext(
+  input: PlanInput,
+  [title, y, end]: readonly [title: string, y: string, end: string],
+  yOf: (plan: FormPlan) => number | null,
+) {
   const sweep = {
     values: contextsOf(input),
     change: (one: PlanInput, promptTokens: number) => withLoad(one, { promptTokens }),
   };
   return chart({
     title,
-    caption: "A line ends where a form of the cache can no longer serve a single request in time.",
+    caption: `A line ends where a form of the cache ${end}.`,
     x: { title: "prompt tokens", scale: "log" },
     y: { title: y, scale: "log" },
     series: sweep.values.length === 0 ? [] : seriesOf(input, sweep, yOf),
@@ -94,14 +98,16 @@ export function sensitivityCharts(input: PlanInput): Chart[] {
     costByRate(input),
     byContext(
       input,
-      "Throughput by context",
-      "output tokens a second of each GPU",
+      [
+        "Throughput by context",
+        "output tokens a second of each GPU",
+        "can no longer serve a single request in time",
+      ],
       ({ service }) => service?.tokensPerSecondPerGpu ?? null,
     ),
     byContext(
       input,
-      "Sequences that fit by context",
-      "sequences",
+      ["Sequences that fit by context", "sequences", "has no room for a single request"],
       ({ largestBatch }) => largestBatch || null,
     ),
     costByLatency(input),

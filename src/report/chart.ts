@@ -161,7 +161,7 @@ export function chartSpec(chart: Chart): TopLevelSpec {
   const font = "system-ui, sans-serif";
   const spec: object = {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
-    ...{ width: 620, height: 300, background: "white", data: { values }, layer },
+    ...{ width: 480, height: 260, background: "white", data: { values }, layer },
     config: {
       font,
       view: { stroke: null },

@@ -41,7 +41,7 @@ h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bo
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: 1rem 0; }
 caption { text-align: left; color: #444; } th, td { padding: .25rem .75rem; border-bottom: 1px solid #e5e5e5; text-align: left; }
 th { border-bottom: 2px solid #999; } .number { text-align: right; }
-figure { margin: 1.5rem 0; } figure h3 { font-size: 1rem; margin: 0; } figcaption { color: #444; } svg { max-width: 100%; height: auto; }
+figure { margin: 1.5rem 0; } figure h3 { font-size: 1rem; margin: 0; } figcaption { color: #444; font-size: .9rem; } svg { max-width: 100%; height: auto; }
 details { margin: 1rem 0; } summary { cursor: pointer; color: #0072b2; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 0 1.5rem; }
 tbody tr:hover { background: #f7f7f7; }
