@@ -10,6 +10,8 @@ export interface Specialisation {
   readonly scalarBinding: number;
 }
 
+const SUBGROUP_MATRIX = "chromium_experimental_subgroup_matrix";
+
 /** How a storage buffer is declared. */
 export type Access = "read" | "read_write";
 

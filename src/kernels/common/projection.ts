@@ -2,6 +2,11 @@ import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
 import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import { type CudaProjection, enqueueLinearCuda } from "./projection.cuda.ts";
+import {
+  enqueueHalfRounding,
+  enqueueMatrixProduct,
+  multipliesOnMatrixUnits,
+} from "./projection.matrix.webgpu.ts";
 import { enqueueProjection } from "./projection.webgpu.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix } from "./weight.ts";
 
@@ -63,8 +68,25 @@ export function enqueueLinear(launch: Launch, args: LinearArguments): void {
     return;
   }
   if (launch.target.kind === "webgpu") {
-    const { x, bias, out, rowCount } = args;
+    const { x, bias, out, rowCount, rounded } = args;
     const accumulate = args.mode === "accumulate";
+    if (rounded && !bias && xStride % 4 === 0 && multipliesOnMatrixUnits(launch.target, weight, maxRows)) {
+      const width = weight.columns;
+      checkBytes("rounded", rounded, maxRows * width * 2);
+      enqueueHalfRounding(launch, { x, out: rounded, rowCount, width, stride: xStride, maxRows });
+      const product = {
+        x: rounded,
+        weight,
+        out,
+        outType: "f32",
+        mode: args.mode,
+        scale,
+        rowCount,
+        maxRows,
+      } as const;
+      enqueueMatrixProduct(launch, product);
+      return;
+    }
     enqueueProjection(launch, {
       ...{ name: "linear", x, xStride, first: weight, bias, out, accumulate, scale, rows: rowCount, maxRows },
     });

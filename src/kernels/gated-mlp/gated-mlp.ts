@@ -6,6 +6,7 @@ import { enqueueLinear, ITEM_OUTPUTS } from "../common/projection.ts";
 import { enqueueProjection } from "../common/projection.webgpu.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
 import { enqueueGateUpCuda, enqueueRoundedMlp } from "./gated-mlp.cuda.ts";
+import { enqueueHalfMlp } from "./gated-mlp.webgpu.ts";
 
 /** One record per launch of `gatedMlpGateUp`. */
 export interface GatedMlpGateUpArguments extends Pick<CudaProjection, "norm"> {
@@ -97,7 +98,7 @@ export function gatedMlp(launch: Launch, args: GatedMlpArguments): void {
       `down: expected the shape [${gate.columns}, ${gate.rows}], got [${down.rows}, ${down.columns}]`,
     );
   }
-  if (enqueueRoundedMlp(launch, args)) return;
+  if (enqueueRoundedMlp(launch, args) || enqueueHalfMlp(launch, args)) return;
   gatedMlpGateUp(launch, { ...args, out: workspace });
   enqueueLinear(launch, { x: workspace, weight: down, out: args.out, mode, scale, rowCount, maxRows });
 }
