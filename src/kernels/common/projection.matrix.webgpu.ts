@@ -10,20 +10,23 @@ const TILE = 128;
 /** Rows from which the matrix units are worth rounding the activations. */
 const LEAST_ROWS = 17;
 
+/** Whether an adapter multiplies matrices of f16, 16 × 16 × 16, into float32 by subgroups of 32. */
+export function hasMatrixUnits({ kind, limits }: Launch["target"]): boolean {
+  const { features, webgpu } = limits;
+  if (kind !== "webgpu" || !features.has("subgroup-matrix") || !features.has("shader-f16")) return false;
+  return webgpu?.subgroupSizes.every((size) => size === 32) ?? false;
+}
+
 /**
- * Whether rows may be rounded to f16 and multiplied on the matrix units: the adapter has them, in 16 × 16 × 16 from f16 to
- * float32 for subgroups of 32, and the weights are 16 bits wide.
+ * Whether rows may be rounded to f16 and multiplied on the matrix units: the adapter has them, the weights are
+ * 16 bits wide and the rows many.
  */
 export function multipliesOnMatrixUnits(
   target: Launch["target"],
   weight: Pick<WeightMatrix, "dtype" | "rows">,
   maxRows: number,
 ): boolean {
-  const { features, webgpu } = target.limits;
-  if (target.kind !== "webgpu" || !features.has("subgroup-matrix") || !features.has("shader-f16"))
-    return false;
-  const isWide = webgpu?.subgroupSizes.every((size) => size === 32) ?? false;
-  return isWide && maxRows >= LEAST_ROWS && weight.dtype !== "f32" && weight.rows % 8 === 0;
+  return hasMatrixUnits(target) && maxRows >= LEAST_ROWS && weight.dtype !== "f32" && weight.rows % 8 === 0;
 }
 
 const roundKernel: KernelSource = {
