@@ -15,8 +15,6 @@ const SUBGROUP_MATRIX = "chromium_experimental_subgroup_matrix";
 /** How a storage buffer is declared. */
 export type Access = "read" | "read_write";
 
-const SUBGROUP_MATRIX = "chromium_experimental_subgroup_matrix";
-
 /** A condition of an `#if` line: `NAME`, `!NAME`, `NAME == 2` or `NAME != 2`. */
 const condition = /^(!?)\s*(\w+)\s*(?:(==|!=)\s*(-?\d+))?$/;
 
