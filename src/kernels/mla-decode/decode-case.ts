@@ -79,11 +79,6 @@ async function runDecode(memory: CaseMemory, shape: DecodeCase, inputs: DecodeIn
   return results;
 }
 
-/** Whether the device multiplies on WebGPU's subgroup matrices, which take f16. */
-function roundsToF16({ limits }: Device, dtype: string): boolean {
-  return limits.features.has("subgroup-matrix") && dtype !== "f32";
-}
-
 function chooseRows({ seed, sQ, heads, truthBudget }: DecodeCase, { cache }: DecodeInputs): number[] {
   const perRow = cache.maxLen * (2 * cache.latentWidth + cache.ropeWidth);
   const count = Math.max(LEAST_ROWS, Math.min(MOST_ROWS, Math.floor(truthBudget / perRow)));
@@ -105,8 +100,7 @@ function prepare(shape: DecodeCase): PreparedCase {
     async check(memory): Promise<Finding[]> {
       const results = await runDecode(memory, shape, inputs);
       return results.flatMap((actual) => {
-        const isExact = actual.dtype === "f32" && !roundsToF16(memory.device, inputs.cache.dtype);
-        const { out, lse } = isExact ? tolerances : shape.tolerances16;
+        const { out, lse } = actual.dtype === "f32" ? tolerances : shape.tolerances16;
         return [
           compareRows({
             ...{ ...common, output: `out${actual.name}`, actual: actual.out, expected: truth.out },

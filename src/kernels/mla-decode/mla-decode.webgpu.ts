@@ -8,6 +8,8 @@ import code from "./mla-decode.wgsl.ts";
 
 /** Channels that pass through workgroup memory at a time: CHUNK vectors of four in mla-decode.wgsl. */
 const CHUNK = 32;
+/** Whether subgroup matrices arrive in workgroup memory as they should. */
+const MATRICES_STORE_RIGHT: boolean = false;
 /** Rows of a workgroup on subgroup matrices. */
 const MATRIX_ROWS = 16;
 const modes = ["full", "causal", "indices"] as const;
@@ -28,10 +30,13 @@ function matrixBytes({ latentWidth, ropeWidth }: MlaDecodePartialArguments): num
   return 2 * 32 * (latentWidth + ropeWidth + 8) + 4 * 4 * 16 * 32 + 2 * 16 * 40 + 512;
 }
 
-/** Whether the split stage multiplies on subgroup matrices, q and cache rounded to f16: not over a float32 cache. */
+/**
+ * Whether the split stage multiplies on subgroup matrices, q and cache rounded to f16. Never by itself: NVIDIA's driver 580 stores
+ * subgroup matrices to the wrong place in workgroup memory (one element off), so that results are wrong there.
+ */
 export function usesSubgroupMatrix(launch: Launch, args: MlaDecodePartialArguments): boolean {
   const { features, webgpu } = launch.target.limits;
-  if (webgpu === undefined || args.cache.dtype === "f32") return false;
+  if (webgpu === undefined || args.cache.dtype === "f32" || !MATRICES_STORE_RIGHT) return false;
   const isThere = ["subgroup-matrix", "shader-f16", "subgroups"].every((name) => features.has(name));
   const [least, most] = webgpu.subgroupSizes;
   return isThere && least === 32 && most === 32 && webgpu.workgroupBytes >= matrixBytes(args);
