@@ -93,11 +93,12 @@ function denseMlp(context: LayerContext, { gate, up, down }: GatedMlpWeights, in
   gatedMlp(launch, { ...input, gate, up, down, out, mode: "accumulate", scale, workspace, ...rows });
 }
 
-function routedMlp(context: LayerContext, weights: SparseMlpWeights, { x, norm }: BranchInput): void {
+function routedMlp(context: LayerContext, weights: SparseMlpWeights, input: BranchInput): void {
   const { launch, config, buffers, inputs } = context;
   const { count: experts, perToken, intermediateSize, router } = config.experts!;
   const { logits, ids: expertIds, weights: expertWeights, workspace } = buffers.experts!;
   const { hidden: out, maxRows } = buffers;
+  const { x, norm, rounded } = input;
   const rows = { rowCount: inputs.rowCount, maxRows };
   // In float32 whatever the number of rows: a rounding error here would change which experts run.
   linear(launch, { x, norm, weight: weights.router, out: logits, mode: "store", ...rows });
@@ -107,7 +108,7 @@ function routedMlp(context: LayerContext, weights: SparseMlpWeights, { x, norm }
   const shape = { experts, perToken, hidden: config.hiddenSize, intermediate: intermediateSize };
   const scale = config.scaling.residual;
   expertMlp(launch, {
-    ...{ ...shape, x, norm, expertIds, expertWeights, gateUp, down, out },
+    ...{ ...shape, x, norm, rounded, expertIds, expertWeights, gateUp, down, out },
     ...{ mode: "accumulate", scale, workspace, ...rows },
   });
 }

@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from "commander";
+import { UserError } from "../../base/errors.ts";
 import { type ModelBenchResult, runModelBench } from "../../bench/model-bench.ts";
 import { presetNames } from "../../bench/model-presets.ts";
 import { createReport, writeReport } from "../../bench/report.ts";
@@ -61,6 +62,7 @@ async function benchModel(
   version: string,
   signal: AbortSignal,
 ): Promise<void> {
+  if (flags.prefill === 0) throw new UserError("--prefill 0 goes with --shape alone; give at least 1 token.");
   const folder = await findModel(model ?? shippedModel, signal);
   const tokens = Math.max(flags.prefill, flags.contexts.at(-1)! + flags.steps, 64 + 256) + 1;
   const session = await openSession(folder, flags, { tokens, signal });
@@ -88,7 +90,12 @@ export function addBenchModelCommand(bench: Command, version: string): void {
     .command("model")
     .description("Time prefill and decode of a whole model beside the read bandwidth. The last line is JSON.")
     .argument("[model]", "folder, or id on the hub (owner/name); default: the model that ships with flashmla")
-    .option("--prefill <tokens>", "prompt tokens of the prefill measurement", integerFlag(1), 512)
+    .option(
+      "--prefill <tokens>",
+      "prompt tokens of the prefill measurement; 0, with --shape: none",
+      integerFlag(0),
+      512,
+    )
     .option(
       "--contexts <list>",
       "cached tokens at which decoding is timed, ascending",

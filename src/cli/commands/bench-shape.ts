@@ -79,7 +79,7 @@ export async function benchShape(
     const about = { name: flags.name, shape: flags.shape, device: device.name };
     const report = createDeviceReport({ ...about, ...measured }, version, device);
     if (!flags.json) printResult(measured);
-    if (flags.out !== undefined) note(`Written to ${writeReport(report, flags.out)}`);
+    if (flags.out !== undefined) note(`Written to ${await writeReport(report, flags.out)}`);
     printJson(report);
   } finally {
     await device.close();

@@ -66,8 +66,8 @@ function enqueueStreamed(launch: Launch, args: LinearArguments): void {
   const outputs2 = second?.weight.rows ?? 0;
   const tilesOf = (parts: number) =>
     Math.ceil(weight.rows / (16 * parts)) + Math.ceil(outputs2 / (16 * parts));
-  // Wide tiles read x less often; narrow ones keep every multiprocessor busy.
-  const parts = weight.dtype === "bf16" && tilesOf(2) >= limits.computeUnits * 0.9 ? 2 : 1;
+  // Wide tiles read x less often; narrow ones give every multiprocessor two blocks, so that one multiplies while the other ends.
+  const parts = weight.dtype === "bf16" && tilesOf(2) >= limits.computeUnits * 1.5 ? 2 : 1;
   const rowBlocks = Math.ceil(maxRows / (8 * columnsFor(maxRows)));
   launch(
     streamedKernel(args, parts, limits),

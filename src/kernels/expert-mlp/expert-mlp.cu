@@ -7,9 +7,6 @@ namespace flashmla {
 
 using f32 = float;
 
-/** Pairs of a unit at most; expert-mlp.cuda.ts holds the same number. */
-constexpr int UNIT = 16;
-
 /** The stacked gates and ups of all experts. */
 template <typename W> struct GateUpWeights {
   const W *gate, *up;
@@ -181,7 +178,7 @@ template <typename W> struct UnitDownTask {
 
 /** Sorts pairs by expert and cuts them into units. One block; dynamic shared memory: 2 · experts + 1 words. */
 extern "C" __global__ void __launch_bounds__(1024)
-    expertMlpPlan(const int* ids, int* plan, const int* rowCount, int experts, int perToken, int most) {
+    expertMlpPlan(const int* ids, int* plan, const int* rowCount, int experts, int perToken, int most, int unitPairs) {
   using namespace flashmla;
   extern __shared__ int offsets[];
   letNextBegin();
@@ -200,10 +197,10 @@ extern "C" __global__ void __launch_bounds__(1024)
     for (int expert = 0; expert < experts; expert++) {
       const int count = cursors[expert];
       offsets[expert] = cursors[expert] = at;
-      for (int first = 0; first < count; first += UNIT, unit++) {
+      for (int first = 0; first < count; first += unitPairs, unit++) {
         plan[1 + unit] = expert;
         plan[1 + most + unit] = at + first;
-        plan[1 + 2 * most + unit] = min(UNIT, count - first);
+        plan[1 + 2 * most + unit] = min(unitPairs, count - first);
       }
       at += count;
     }

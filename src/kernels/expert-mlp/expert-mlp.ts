@@ -4,8 +4,9 @@ import type { DeviceBuffer, Launch } from "../../device/device.ts";
 import type { CudaProjection } from "../common/projection.cuda.ts";
 import { ITEM_OUTPUTS } from "../common/projection.ts";
 import { checkBytes, checkWeight, dtypeCode, type WeightMatrix, weightBytes } from "../common/weight.ts";
-import { enqueueExpertsCuda, planBytesCuda } from "./expert-mlp.cuda.ts";
+import { enqueueExpertsCuda } from "./expert-mlp.cuda.ts";
 import { enqueueExpertProducts } from "./expert-mlp.webgpu.ts";
+import { planBytesCuda } from "./expert-units.cuda.ts";
 import { combineKernel, downKernel, gateUpKernel, planKernel } from "./stages.ts";
 
 /** The gate and up projections of all experts, stacked: each a matrix, or one with an expert's gate before its up. */
@@ -35,7 +36,7 @@ export interface ExpertMlpShape {
 }
 
 /** One record per launch of `expertMlp`. */
-export interface ExpertMlpArguments extends ExpertMlpShape, Pick<CudaProjection, "norm"> {
+export interface ExpertMlpArguments extends ExpertMlpShape, Pick<CudaProjection, "norm" | "rounded"> {
   /** f32 [maxRows, hidden]. */
   readonly x: DeviceBuffer;
   /** i32 [maxRows, perToken], distinct within a row; an id that is no expert's counts for nothing. */
