@@ -105,13 +105,13 @@ it("bench serve: a load through the command line, in vllm's layout and as JSON",
   const lines = stdout.trim().split("\n");
   expect(lines[0]).toBe("============ Serving Benchmark Result ============");
   expect(lines.at(-1)).toBe("=".repeat(50));
-  const valueOf = (label: string) => Number(lines.find((line) => line.startsWith(label))!.split(":")[1]);
-  expect(valueOf("Successful requests")).toBe(6);
-  expect(valueOf("Failed requests")).toBe(0);
-  expect(valueOf("Maximum request concurrency")).toBe(3);
-  expect(valueOf("Total generated tokens")).toBe(48);
+  const numberAfter = (label: string) => Number(lines.find((line) => line.startsWith(label))!.split(":")[1]);
+  expect(numberAfter("Successful requests")).toBe(6);
+  expect(numberAfter("Failed requests")).toBe(0);
+  expect(numberAfter("Maximum request concurrency")).toBe(3);
+  expect(numberAfter("Total generated tokens")).toBe(48);
   for (const name of ["TTFT", "TPOT", "ITL", "E2EL"]) {
-    const [median, p99] = [valueOf(`Median ${name} (ms)`), valueOf(`P99 ${name} (ms)`)];
+    const [median, p99] = [numberAfter(`Median ${name} (ms)`), numberAfter(`P99 ${name} (ms)`)];
     expect(median, name).toBeGreaterThan(0);
     expect(p99, name).toBeGreaterThanOrEqual(median);
   }
