@@ -37,6 +37,16 @@ __device__ __forceinline__ void barrierArriveAt(uint32_t barrier, int rank) {
       "}" ::"r"(barrier), "r"(rank) : "memory");
 }
 
+/** The same without ordering this thread's writes before it, which would take longer than the arrival. */
+__device__ __forceinline__ void barrierArriveRelaxedAt(uint32_t barrier, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
+      "}" ::"r"(barrier), "r"(rank) : "memory");
+}
+
 /** Waits for the phase of that parity to complete. */
 __device__ __forceinline__ void barrierWait(uint32_t barrier, int parity) {
   asm volatile(
@@ -68,6 +78,32 @@ __device__ __forceinline__ void meet(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
 
+/** Whether `value` holds in any of the `threads` threads that meet at a named barrier. */
+__device__ __forceinline__ bool anyOf(int name, int threads, bool value) {
+  int any;
+  asm volatile(
+      "{\n"
+      ".reg .pred mine, all;\n"
+      "setp.ne.s32 mine, %1, 0;\n"
+      "barrier.cta.red.or.pred all, %2, %3, mine;\n"
+      "selp.s32 %0, 1, 0, all;\n"
+      "}"
+      : "=r"(any)
+      : "r"(static_cast<int>(value)), "r"(name), "r"(threads)
+      : "memory");
+  return any != 0;
+}
+
+/** One thread's fence, after a barrier of the block, orders what all of the block's threads wrote before what others read later. */
+__device__ __forceinline__ void fenceDevice() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
+/** Reads a counter, and sees what was written before it got its value. */
+__device__ __forceinline__ unsigned loadAcquire(const unsigned* counter) {
+  unsigned value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
+
 /** Arrives at a named barrier without waiting. */
 __device__ __forceinline__ void announce(int name, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(name), "r"(threads) : "memory");
@@ -81,6 +117,20 @@ __device__ __forceinline__ void copyBox(uint32_t target, const CUtensorMap* map,
                    target),
                "l"(map), "r"(column), "r"(row), "r"(barrier)
                : "memory");
+}
+
+/** The same for both blocks of a cluster of two, at the same places of their shared memory. */
+__device__ __forceinline__ void copyBoxToPair(uint32_t target, const CUtensorMap* map, int column, int row, uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], "
+      "[%4], %5;" ::"r"(target),
+      "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(static_cast<uint16_t>(3))
+      : "memory");
+}
+
+/** Brings the box into the second-level cache. */
+__device__ __forceinline__ void prefetchBox(const CUtensorMap* map, int column, int row) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(column), "r"(row) : "memory");
 }
 
 __device__ __forceinline__ void prefetchMap(const CUtensorMap* map) {
@@ -124,6 +174,13 @@ __device__ __forceinline__ uint32_t remoteAddress(uint32_t address, int rank) {
   uint32_t remote;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
   return remote;
+}
+
+/** Copies `bytes` of this block's shared memory to a cluster address, where `barrier`, of the same block, counts them. */
+__device__ __forceinline__ void sendShared(uint32_t target, uint32_t source, uint32_t bytes, uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
+               "r"(source), "r"(bytes), "r"(barrier)
+               : "memory");
 }
 
 __device__ __forceinline__ float4 loadRemote4(uint32_t address) {

@@ -1,270 +1,367 @@
 // mlaDecode for Hopper with at most 32 query rows a sequence. The operands are swapped: Sᵀ = K·Qᵀ with 64 cached tokens as the
-// tensor core's 64 rows and the query rows (padded to N) as its columns, then Oᵀ = Vᵀ·Pᵀ. Each of two warpgroups keeps a whole
-// output and takes every other tile, which one producer warp fetches; results meet once an item, in shared memory.
+// tensor core's 64 rows and the query rows (padded to N) as its columns, then Oᵀ = Vᵀ·Pᵀ. Two warpgroups work on every tile: each
+// multiplies half of the channels for the scores, both add up in shared memory and exponentiate row by row, and each multiplies the
+// values of half of the latent width. A cluster's blocks take tiles in turn; at the end each sends the others their columns.
 #include "schedule.cuh"
 
 namespace flashmla {
 
 constexpr int D_R = 64;
-constexpr int THREADS = CONSUMERS + 128;
+constexpr int THREADS = CONSUMERS + 32;
+/** Floats from one row to the next in scores and results: 8·t + g covers all 32 banks. */
+constexpr int PITCH = 68;
+/** Outputs move to a new maximum only when it is this much larger, in powers of two. */
+constexpr float LAZY = 8.f;
 
 template <typename T, int D_C, int N> struct FewRows {
   static constexpr int BOXES = (D_C + D_R) / 64;
   static constexpr int LATENT_BOXES = D_C / 64;
+  static constexpr int HALF_BOXES = LATENT_BOXES / 2;
   static constexpr int STAGE_BYTES = BOXES * BOX_BYTES;
   static constexpr int QUERY_BYTES = BOXES * N * 128;
-  static constexpr int COLUMNS = N / 4;
-  /** Floats from one row of results to the next: 8·t + g covers all 32 banks. */
-  static constexpr int PITCH = D_C + 4;
-  static_assert(N * PITCH * 4 <= STAGE_BYTES, "results lie in the stage of the last tile");
+  /** Threads that exponentiate a row of a tile, and tokens each has. */
+  static constexpr int LANES = CONSUMERS / N;
+  static constexpr int TOKENS = TILE / LANES;
+  /** Rows that are sent and merged at once. */
+  static constexpr int ROUND = N == 16 ? 16 : 8;
+  /** A box of results: ROUND rows of 64 columns, then the row's maximum and sum. */
+  static constexpr int MESSAGE = ROUND * PITCH;
+  static_assert(LATENT_BOXES * MESSAGE * 4 <= STAGE_BYTES, "results lie in the stage of the last tile");
 
   struct Shared {
     uint8_t stages[2][STAGE_BYTES];
     uint8_t queries[QUERY_BYTES];
-    uint8_t probabilities[2][N * 128];
-    float2 stats[2][N];
-    float exchange[2][4][N];
+    uint8_t probabilities[N * 128];
+    /** What the cluster's blocks sent: [block][boxes of this rank][MESSAGE]. */
+    float inbox[LATENT_BOXES * MESSAGE];
+    float scores[2][N * PITCH];
+    float factors[N];
     uint64_t full[2][BOXES];
     uint64_t empty[2];
-    uint64_t arrived, done;
+    uint64_t queriesFull, queriesFree;
+    /** All messages are there; all receivers have merged this block's. */
+    uint64_t inboxFull, merged;
     Schedule schedule;
   };
 
-  static __device__ void produce(const Arguments& a, const CUtensorMap* map, Shared& shared, const Place& place) {
+  /** Brings a small block table near while the schedule is not known yet. */
+  static __device__ __forceinline__ void touchTable(const Arguments& a, int lane) {
+    const int lines = (a.batch * a.tableWidth + 31) / 32;
+    if (lines > 128) return;
+    for (int i = lane; i < lines; i += 32) {
+      int value;
+      asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(value) : "l"(a.table + i * 32));
+    }
+  }
+
+  static __device__ void produce(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap, Shared& shared,
+                                 const Place& place) {
     const int lane = threadIdx.x % 32;
     Cursor cursor = openCursor(a, shared.schedule, place);
     Item item;
-    int n = 0;
+    int n = 0, items = 0;
     while (nextItem(a, shared.schedule, cursor, item)) {
-      const int* tableRow = a.table + static_cast<size_t>(item.sequence) * a.tableWidth;
-      for (int tile = item.firstTile + place.rank; tile < item.endTile; tile += place.size, n++) {
-        const int stage = n & 1;
-        barrierWait(sharedAddress(&shared.empty[stage]), (n >> 1 & 1) ^ 1);
-        if (lane < BOXES) {
-          const uint32_t target = sharedAddress(shared.stages[stage]) + lane * BOX_BYTES;
-          fetchBox(a, map, tableRow, item.length, tile * TILE, lane * 64, target, sharedAddress(&shared.full[stage][lane]));
+      int tile = item.firstTile + place.rank;
+      STAMP(items == 0, 2);
+      Pieces pieces = locate(a, item, tile);
+      barrierWait(sharedAddress(&shared.queriesFree), (items++ & 1) ^ 1);
+      if (lane == 0) barrierExpect(sharedAddress(&shared.queriesFull), QUERY_BYTES);
+      __syncwarp();
+      for (bool first = true; first || tile < item.endTile; first = false, tile += place.size) {
+        if (tile < item.endTile) {
+          const int stage = n & 1;
+          barrierWait(sharedAddress(&shared.empty[stage]), (n++ >> 1 & 1) ^ 1);
+          STAMP(n <= 10, 10 + n);
+          if (lane < BOXES) {
+            fetchPieces(a, map, pieces, item, tile, lane, sharedAddress(shared.stages[stage]) + lane * BOX_BYTES,
+                        sharedAddress(&shared.full[stage][lane]), true, false);
+          }
         }
+        if (first && lane < BOXES) {
+          copyBox(sharedAddress(shared.queries) + lane * N * 128, queryMap, lane * 64,
+                  item.sequence * a.rows + place.rowBlock * N, sharedAddress(&shared.queriesFull));
+        }
+        if (tile + place.size < item.endTile) pieces = locate(a, item, tile + place.size);
         __syncwarp();
       }
     }
   }
 
-  /** Scores of a tile: s holds tokens lane / 4 (and + 8) of the warp's 16, rows 8·j + lane % 4 · 2 (and + 1). */
-  static __device__ void score(Shared& shared, int stage, int parity, float (&s)[N / 2]) {
+  /** Half of the channels' part of the tile's scores, into shared memory as [row][token]. */
+  static __device__ __forceinline__ void score(Shared& shared, int group, int stage, int parity, int n) {
     const uint32_t keys = sharedAddress(shared.stages[stage]), queries = sharedAddress(shared.queries);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    float s[N / 2];
 #pragma unroll
-    for (int i = 0; i < N / 2; i++) s[i] = 0.f;
-    pin(s);
-#pragma unroll
-    for (int box = 0; box < BOXES; box++) {
+    for (int i = 0; i <= HALF_BOXES; i++) {
+      const int box = i < HALF_BOXES ? group * HALF_BOXES + i : LATENT_BOXES;
       barrierWait(sharedAddress(&shared.full[stage][box]), parity);
       warpgroupArrive();
 #pragma unroll
-      for (int k = 0; k < 4; k++) {
-        Wgmma<T, N, 0, 0>::run(s, describe(keys + box * BOX_BYTES + k * 32), describe(queries + box * N * 128 + k * 32));
+      for (int k = 0; k < (i < HALF_BOXES ? 4 : 2); k++) {
+        const int step = i < HALF_BOXES ? k : group * 2 + k;
+        const uint64_t key = describe(keys + box * BOX_BYTES + step * 32), query = describe(queries + box * N * 128 + step * 32);
+        if (i == 0 && k == 0) Wgmma<T, N, 0, 0>::start(s, key, query);
+        else Wgmma<T, N, 0, 0>::run(s, key, query);
       }
     }
     warpgroupCommit();
+    STAMP(n == 0 || n == 5, 4 + 3 * n);
     warpgroupWait<0>();
     pin(s);
+    STAMP(n == 0 || n == 5, 5 + 3 * n);
+    float* target = shared.scores[group] + lane % 4 * 2 * PITCH + warp * 16 + lane / 4;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) target[(i / 4 * 8 + i % 2) * PITCH + i % 4 / 2 * 8] = s[i];
   }
 
-  /** Scales to base 2 and hides what a row may not see. */
-  static __device__ void scaleAndMask(const Arguments& a, const Item& item, int firstToken, float (&s)[N / 2]) {
+  /** One row's part of the softmax; probabilities go to shared memory. Returns whether the row moves to a new maximum. */
+  static __device__ __forceinline__ bool softmax(const Arguments& a, const Item& item, Shared& shared, int firstToken,
+                                                 float& top, float& sum) {
+    const int row = threadIdx.x / LANES, token = threadIdx.x % LANES * TOKENS;
     const float scale = a.softmaxScale * LOG2_E;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const int allSee = a.causal ? item.length - a.sQ + 1 : item.length;
+    const float* first = shared.scores[0] + row * PITCH + token;
+    const float* second = shared.scores[1] + row * PITCH + token;
+    float s[TOKENS], most = NEGATIVE_INFINITY;
+    const int visible = visibleTokens(a, item, row) - firstToken - token;
 #pragma unroll
-    for (int i = 0; i < N / 2; i++) s[i] *= scale;
-    if (firstToken + TILE <= allSee) return;
-#pragma unroll
-    for (int i = 0; i < N / 2; i++) {
-      const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
-      const int token = firstToken + warp * 16 + lane / 4 + i % 4 / 2 * 8;
-      if (token >= visibleTokens(a, item, row)) s[i] = NEGATIVE_INFINITY;
+    for (int i = 0; i < TOKENS; i++) {
+      s[i] = i < visible ? (first[i] + second[i]) * scale : NEGATIVE_INFINITY;
+      most = fmaxf(most, s[i]);
     }
+#pragma unroll
+    for (int step = 1; step < LANES; step *= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, step));
+    const bool rises = most > top + LAZY;
+    const float next = rises ? most : top, base = next == NEGATIVE_INFINITY ? 0.f : next;
+    const float factor = rises ? exp2Fast(top - base) : 1.f;
+    top = next;
+    sum *= factor;
+#pragma unroll
+    for (int i = 0; i < TOKENS; i++) {
+      s[i] = exp2Fast(s[i] - base);
+      sum += s[i];
+    }
+    const uint32_t target = swizzled(sharedAddress(shared.probabilities), row, token / 8) + token % 8 * 2;
+#pragma unroll
+    for (int i = 0; i < TOKENS; i += 2) {
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(target + i * 2), "r"(pack<T>(s[i], s[i + 1])) : "memory");
+    }
+    if (threadIdx.x % LANES == 0) shared.factors[row] = factor;
+    return rises;
   }
 
-  /** Softmax statistics of the tile over all 4 warps; s becomes the probabilities. Returns whether outputs need rescaling. */
-  static __device__ bool softmax(Shared& shared, int group, float (&s)[N / 2], float (&top)[COLUMNS],
-                                 float (&sum)[COLUMNS], float (&rescale)[COLUMNS], int clearFrom) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    float most[COLUMNS];
-#pragma unroll
-    for (int c = 0; c < COLUMNS; c++) {
-      most[c] = fmaxf(s[c / 2 * 4 + c % 2], s[c / 2 * 4 + c % 2 + 2]);
-#pragma unroll
-      for (int step = 4; step < 32; step *= 2) most[c] = fmaxf(most[c], __shfl_xor_sync(~0u, most[c], step));
-    }
-    if (lane < 4) {
-#pragma unroll
-      for (int c = 0; c < COLUMNS; c++) shared.exchange[group][warp][c / 2 * 8 + lane * 2 + c % 2] = most[c];
-    }
-    meet(1 + group, 128);
-    if (clearFrom < TILE) clearRows(sharedAddress(shared.stages[group]), LATENT_BOXES, clearFrom, threadIdx.x % 128);
-    bool changed = false;
-#pragma unroll
-    for (int c = 0; c < COLUMNS; c++) {
-      float next = top[c];
-#pragma unroll
-      for (int w = 0; w < 4; w++) next = fmaxf(next, shared.exchange[group][w][c / 2 * 8 + lane % 4 * 2 + c % 2]);
-      const float base = next == NEGATIVE_INFINITY ? 0.f : next;
-      changed |= next != top[c];
-      rescale[c] = exp2Fast(top[c] - base);
-      top[c] = next;
-      float& low = s[c / 2 * 4 + c % 2];
-      float& high = s[c / 2 * 4 + c % 2 + 2];
-      low = exp2Fast(low - base);
-      high = exp2Fast(high - base);
-      sum[c] = sum[c] * rescale[c] + low + high;
-    }
-    return __any_sync(~0u, changed);
-  }
-
-  /** Probabilities to shared memory as [rows][64 tokens]. */
-  static __device__ void storeProbabilities(Shared& shared, int group, const float (&s)[N / 2]) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const uint32_t target = sharedAddress(shared.probabilities[group]);
+  /** Multiplies outputs by their rows' factors. */
+  static __device__ __forceinline__ void rescale(const Shared& shared, float (&out)[HALF_BOXES][N / 2]) {
+    const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int j = 0; j < N / 8; j++) {
-      const uint32_t address = swizzled(target, j * 8 + lane % 8, warp * 2 + lane / 8 % 2);
-      storeMatricesTransposed(address, pack<T>(s[j * 4], s[j * 4 + 1]), pack<T>(s[j * 4 + 2], s[j * 4 + 3]));
+      const float low = shared.factors[j * 8 + lane % 4 * 2], high = shared.factors[j * 8 + lane % 4 * 2 + 1];
+#pragma unroll
+      for (int box = 0; box < HALF_BOXES; box++) {
+        out[box][j * 4] *= low;
+        out[box][j * 4 + 1] *= high;
+        out[box][j * 4 + 2] *= low;
+        out[box][j * 4 + 3] *= high;
+      }
     }
   }
 
-  static __device__ void accumulate(Shared& shared, int stage, int group, float (&out)[LATENT_BOXES][N / 2]) {
-    const uint32_t values = sharedAddress(shared.stages[stage]), p = sharedAddress(shared.probabilities[group]);
+  static __device__ __forceinline__ void accumulate(Shared& shared, int group, int stage, float (&out)[HALF_BOXES][N / 2]) {
+    const uint32_t values = sharedAddress(shared.stages[stage]) + group * HALF_BOXES * BOX_BYTES;
+    const uint32_t p = sharedAddress(shared.probabilities);
 #pragma unroll
-    for (int box = 0; box < LATENT_BOXES; box++) pin(out[box]);
+    for (int box = 0; box < HALF_BOXES; box++) pin(out[box]);
     warpgroupArrive();
 #pragma unroll
     for (int k = 0; k < 4; k++) {
 #pragma unroll
-      for (int box = 0; box < LATENT_BOXES; box++) {
+      for (int box = 0; box < HALF_BOXES; box++) {
         Wgmma<T, N, 1, 0>::run(out[box], describe(values + box * BOX_BYTES + k * 2048), describe(p + k * 32));
       }
     }
     warpgroupCommit();
     warpgroupWait<0>();
 #pragma unroll
-    for (int box = 0; box < LATENT_BOXES; box++) pin(out[box]);
+    for (int box = 0; box < HALF_BOXES; box++) pin(out[box]);
   }
 
-  /** Sums over lanes and warps; then row statistics and outputs to shared memory, where the cluster reads them. */
-  static __device__ void publish(Shared& shared, int group, bool any, const float (&top)[COLUMNS], float (&sum)[COLUMNS],
-                                 const float (&out)[LATENT_BOXES][N / 2]) {
+  /** Results of rows from ROUND·`round` on to `outbox`: [box][row][column], then each row's maximum and sum. */
+  static __device__ __forceinline__ void publish(float* outbox, int group, int round, float top, float sum,
+                                                 const float (&out)[HALF_BOXES][N / 2]) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
 #pragma unroll
-    for (int c = 0; c < COLUMNS; c++) {
+    for (int box = 0; box < HALF_BOXES; box++) {
+      float* target = outbox + (group * HALF_BOXES + box) * MESSAGE + lane % 4 * 2 * PITCH + warp * 16 + lane / 4;
 #pragma unroll
-      for (int step = 4; step < 32; step *= 2) sum[c] += __shfl_xor_sync(~0u, sum[c], step);
-      if (lane < 4) shared.exchange[group][warp][c / 2 * 8 + lane * 2 + c % 2] = sum[c];
-    }
-    meet(1 + group, 128);
-    if (warp == 0 && lane < 4) {
-#pragma unroll
-      for (int c = 0; c < COLUMNS; c++) {
-        const int row = c / 2 * 8 + lane * 2 + c % 2;
-        float total = 0.f;
-        for (int w = 0; w < 4; w++) total += shared.exchange[group][w][row];
-        shared.stats[group][row] = make_float2(top[c], total);
+      for (int i = 0; i < ROUND / 2; i++) {
+        target[(i / 4 * 8 + i % 2) * PITCH + i % 4 / 2 * 8] = out[box][round * (ROUND / 2) + i];
       }
     }
-    if (!any) return;
-    float* target = reinterpret_cast<float*>(shared.stages[group]);
-#pragma unroll
+    const int row = threadIdx.x / LANES - round * ROUND;
+    if (row < 0 || row >= ROUND || threadIdx.x % LANES != 0) return;
     for (int box = 0; box < LATENT_BOXES; box++) {
+      *reinterpret_cast<float2*>(outbox + box * MESSAGE + row * PITCH + 64) = make_float2(top, sum);
+    }
+  }
+
+  /** Sends every block of the cluster its columns, and waits for what the others have for this one. */
+  static __device__ __forceinline__ void trade(Shared& shared, const Place& place, const float* outbox, bool any, int active,
+                                               int rounds) {
+    const int thread = threadIdx.x, boxes = LATENT_BOXES / place.size;
+    const uint32_t full = sharedAddress(&shared.inboxFull);
+    if (thread == 0) barrierExpect(full, active * boxes * MESSAGE * 4);
+    if (any && thread < LATENT_BOXES) {
+      const int target = thread / boxes;
+      sendShared(remoteAddress(sharedAddress(shared.inbox + (place.rank * boxes + thread % boxes) * MESSAGE), target),
+                 sharedAddress(outbox + thread * MESSAGE), MESSAGE * 4, remoteAddress(full, target));
+    }
+    barrierWaitCluster(full, rounds & 1);
+  }
+
+  /** The first `active` blocks' results for one row and 4 columns. */
+  static __device__ __forceinline__ Merged mergeBlocks(const float* first, int stride, int active, int column) {
+    float4 value[8];
+    float2 stat[8];
+    Merged merged = {make_float4(0.f, 0.f, 0.f, 0.f), NEGATIVE_INFINITY, 0.f};
 #pragma unroll
-      for (int i = 0; i < N / 2; i++) {
-        const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
-        target[row * PITCH + box * 64 + warp * 16 + lane / 4 + i % 4 / 2 * 8] = out[box][i];
+    for (int r = 0; r < 8; r++) {
+      const float* row = first + min(r, active - 1) * stride;
+      stat[r] = *reinterpret_cast<const float2*>(row + 64);
+      value[r] = *reinterpret_cast<const float4*>(row + column);
+      merged.top = fmaxf(merged.top, stat[r].x);
+    }
+    const float base = merged.top == NEGATIVE_INFINITY ? 0.f : merged.top;
+#pragma unroll
+    for (int r = 0; r < 8; r++) {
+      const float weight = r < active ? exp2Fast(stat[r].x - base) : 0.f;
+      merged.sum += weight * stat[r].y;
+      addWeighted(merged.value, weight, value[r]);
+    }
+    return merged;
+  }
+
+  /** This rank's columns of the cluster's result: the output, or this split's part of it. */
+  static __device__ __forceinline__ void finish(const Arguments& a, const Place& place, const Item& item, int slot,
+                                                const float* results, int active, int round) {
+    const int boxes = LATENT_BOXES / place.size, quads = boxes * 16;
+    const int rows = min(ROUND, a.rows - place.rowBlock * N - round * ROUND);
+    const Partial<N, D_C> partial(a, place, slot);
+    for (int i = threadIdx.x; i < rows * quads; i += CONSUMERS) {
+      const int row = i / quads, quad = i % quads, ownRow = round * ROUND + row;
+      const int column = (place.rank * boxes + quad / 16) * 64 + quad % 16 * 4;
+      const Merged merged =
+          mergeBlocks(results + quad / 16 * MESSAGE + row * PITCH, boxes * MESSAGE, active, quad % 16 * 4);
+      if (item.splits == 1) {
+        const size_t target = static_cast<size_t>(item.sequence) * a.rows + place.rowBlock * N + ownRow;
+        writeRow<T>(a, target, D_C, column, merged, place.rank == 0 && quad == 0);
+      } else {
+        __stcg(reinterpret_cast<float4*>(partial.values + ownRow * D_C + column), merged.value);
+        if (quad == 0) __stcg(partial.stats + ownRow, make_float2(merged.top, merged.sum));
       }
     }
   }
 
   static __device__ void consume(const Arguments& a, Shared& shared, const Place& place) {
-    const int thread = threadIdx.x, group = uniform(thread / 128), lane = thread % 32;
+    const int thread = threadIdx.x, group = uniform(thread / 128);
     Cursor cursor = openCursor(a, shared.schedule, place);
     Item item;
-    int n = 0, items = 0, loaded = -1;
+    int n = 0, items = 0, rounds = 0;
     while (nextItem(a, shared.schedule, cursor, item)) {
-      if (item.sequence != loaded) {
-        loaded = item.sequence;
-        loadQueries<T, D_C + D_R, N>(a, place, item.sequence, sharedAddress(shared.queries), thread);
+      float top = NEGATIVE_INFINITY, sum = 0.f, out[HALF_BOXES][N / 2] = {};
+      bool any = false;
+      barrierWait(sharedAddress(&shared.queriesFull), items & 1);
+      STAMP(items == 0, 2);
+      for (int tile = item.firstTile + place.rank; tile < item.endTile; tile += place.size, n++) {
+        const int stage = n & 1;
+        if (any && thread % 32 == 0) barrierArrive(sharedAddress(&shared.empty[stage ^ 1]));
+        any = true;
+        STAMP(n == 0 || n == 5, 3 + 3 * n);
+        score(shared, group, stage, n >> 1 & 1, n);
+        meet(ALL_CONSUMERS, CONSUMERS);
+        STAMP(n == 0 || n == 5, 6 + 3 * n);
+        const bool rises = softmax(a, item, shared, tile * TILE, top, sum);
+        STAMP(n == 0 || n == 5, 7 + 3 * n);
+        const int clearFrom = item.length - tile * TILE;
+        if (clearFrom < TILE) {
+          const uint32_t half = sharedAddress(shared.stages[stage]) + group * HALF_BOXES * BOX_BYTES;
+          clearRows(half, HALF_BOXES, clearFrom, thread % 128);
+        }
+        fenceForAsync();
+        if (anyOf(ALL_CONSUMERS, CONSUMERS, rises)) rescale(shared, out);
+        STAMP(n == 0 || n == 5, 8 + 3 * n);
+        accumulate(shared, group, stage, out);
+        STAMP(n == 0 || n == 5, 9 + 3 * n);
+      }
+      if (thread % 32 == 0) barrierArrive(sharedAddress(&shared.queriesFree));
+#pragma unroll
+      for (int step = 1; step < LANES; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+      float* outbox = reinterpret_cast<float*>(shared.stages[(n & 1) ^ 1]);
+      const int active = min(place.size, item.endTile - item.firstTile);
+      const int slot = slotOf(a, shared.schedule, cursor, item, item.split);
+      if (items++ == 0) clusterWait();
+      STAMP(items == 1, 40);
+      // Both warpgroups' products have read the stage that the results go to.
+      meet(ALL_CONSUMERS, CONSUMERS);
+#pragma unroll
+      for (int round = 0; round < N / ROUND; round++) {
+        if (any) publish(outbox, group, round, top, sum, out);
         fenceForAsync();
         meet(ALL_CONSUMERS, CONSUMERS);
-      }
-      float top[COLUMNS], sum[COLUMNS], rescale[COLUMNS], out[LATENT_BOXES][N / 2] = {};
-#pragma unroll
-      for (int c = 0; c < COLUMNS; c++) {
-        top[c] = NEGATIVE_INFINITY;
-        sum[c] = 0.f;
-      }
-      bool any = false;
-      for (int tile = item.firstTile + place.rank; tile < item.endTile; tile += place.size, n++) {
-        if ((n & 1) != group) continue;
-        if (any && lane == 0) barrierArrive(sharedAddress(&shared.empty[group]));
-        any = true;
-        float s[N / 2];
-        score(shared, group, n >> 1 & 1, s);
-        scaleAndMask(a, item, tile * TILE, s);
-        const int clearFrom = min(TILE, item.length - tile * TILE);
-        if (softmax(shared, group, s, top, sum, rescale, clearFrom)) {
-#pragma unroll
-          for (int box = 0; box < LATENT_BOXES; box++) {
-#pragma unroll
-            for (int i = 0; i < N / 2; i++) out[box][i] *= rescale[i / 4 * 2 + i % 2];
-          }
+        STAMP(items == 1, 41);
+        if (place.size > 1) trade(shared, place, outbox, any, active, rounds);
+        STAMP(items == 1, 42);
+        finish(a, place, item, slot, place.size > 1 ? shared.inbox : outbox, active, round);
+        STAMP(items == 1, 43);
+        if (place.size == 1) {
+          if (round + 1 < N / ROUND) meet(ALL_CONSUMERS, CONSUMERS);
+          continue;
         }
-        storeProbabilities(shared, group, s);
-        fenceForAsync();
-        meet(1 + group, 128);
-        accumulate(shared, group, group, out);
+        meet(ALL_CONSUMERS, CONSUMERS);
+        if (thread < place.size) barrierArriveRelaxedAt(sharedAddress(&shared.merged), thread);
+        barrierWaitCluster(sharedAddress(&shared.merged), rounds++ & 1);
       }
-      if (items == 0) clusterWait();
-      publish(shared, group, any, top, sum, out);
-      tellCluster(shared.arrived, group, place.size);
-      barrierWaitCluster(sharedAddress(&shared.arrived), items & 1);
-      const uint32_t results[2] = {sharedAddress(shared.stages[0]), sharedAddress(shared.stages[1])};
-      const uint32_t stats = sharedAddress(shared.stats);
-      finishItem<T, N, D_C, 2>(a, shared.schedule, cursor, place, item, results, PITCH, stats, thread);
-      tellCluster(shared.done, group, place.size);
+      STAMP(items == 1, 44);
       if (item.splits > 1 && arriveLast(a, place, item, shared.schedule, thread)) {
+        STAMP(items == 1, 45);
         mergeSplits<T, N, D_C>(a, shared.schedule, cursor, place, item, thread);
       }
-      barrierWaitCluster(sharedAddress(&shared.done), items & 1);
+      STAMP(items == 1, 46);
       fenceForAsync();
       __syncwarp();
-      if (any && lane == 0) barrierArrive(sharedAddress(&shared.empty[group]));
-      items++;
+      if (any && thread % 32 == 0) barrierArrive(sharedAddress(&shared.empty[(n & 1) ^ 1]));
     }
     if (items == 0) clusterWait();
   }
 
-  static __device__ void run(const Arguments& a, const CUtensorMap* map) {
+  static __device__ void run(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap) {
     extern __shared__ __align__(1024) uint8_t memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
+    STAMP(true, 0);
     const Place place = placeOf(a);
-    const int warp = threadIdx.x / 32;
+    const int warp = uniform(threadIdx.x / 32);
     if (threadIdx.x == 32) {
       prefetchMap(map);
+      prefetchMap(queryMap);
       for (int stage = 0; stage < 2; stage++) {
         for (int box = 0; box < BOXES; box++) barrierInit(sharedAddress(&shared.full[stage][box]), 1);
-        barrierInit(sharedAddress(&shared.empty[stage]), 4);
+        barrierInit(sharedAddress(&shared.empty[stage]), CONSUMERS / 32);
       }
-      barrierInit(sharedAddress(&shared.arrived), 2 * place.size);
-      barrierInit(sharedAddress(&shared.done), 2 * place.size);
+      barrierInit(sharedAddress(&shared.queriesFull), 1);
+      barrierInit(sharedAddress(&shared.queriesFree), CONSUMERS / 32);
+      barrierInit(sharedAddress(&shared.inboxFull), 1);
+      barrierInit(sharedAddress(&shared.merged), place.size);
       barrierInitFence();
     }
     if (warp == 0) buildSchedule(a, shared.schedule);
+    if (warp == CONSUMERS / 32) touchTable(a, threadIdx.x % 32);
     __syncthreads();
+    STAMP(true, 1);
     clusterArrive();
-    if (threadIdx.x >= CONSUMERS) {
-      giveRegisters<40>();
-      if (warp == CONSUMERS / 32) produce(a, map, shared, place);
+    if (warp == CONSUMERS / 32) {
+      produce(a, map, queryMap, shared, place);
+      __syncwarp();
       clusterWait();
     } else {
-      takeRegisters<232>();
       consume(a, shared, place);
     }
   }
@@ -274,14 +371,15 @@ template <typename T, int D_C, int N> struct FewRows {
 
 #define FEW_ROWS(T, D_C, N)                                                                                            \
   extern "C" __global__ void __launch_bounds__(flashmla::THREADS, 1) mlaDecodeFewRows_##T##_##D_C##_##N(               \
-      const __grid_constant__ CUtensorMap map, const void* q, const void* cache, const int* table, const int* lengths, \
-      const int* batchCount, void* out, float* lse, float* scratch, unsigned* counters, int batch, int rows,           \
-      int heads, int sQ, int pageSize, int tableWidth, int causal, int groups, int rowBlocks, int splitTiles,          \
-      int leastTiles, int statsOffset, int counted, int outFloat, float softmaxScale) {                                \
+      const __grid_constant__ CUtensorMap map, const __grid_constant__ CUtensorMap queryMap, const void* q,            \
+      const void* cache, const int* table, const int* lengths, const int* batchCount, void* out, float* lse,           \
+      float* scratch, unsigned* counters, int batch, int rows, int heads, int sQ, int pageSize, int tableWidth,        \
+      int causal, int groups, int rowBlocks, int splitTiles, int leastTiles, int statsOffset, int counted,             \
+      int outFloat, float softmaxScale) {                                                                              \
     flashmla::FewRows<flashmla::T, D_C, N>::run(                                                                       \
         {q, cache, table, lengths, batchCount, out, lse, scratch, counters, batch, rows, heads, sQ, pageSize,          \
          tableWidth, causal, groups, rowBlocks, splitTiles, leastTiles, statsOffset, counted, outFloat, softmaxScale}, \
-        &map);                                                                                                         \
+        &map, &queryMap);                                                                                              \
   }
 
 #define WIDTHS(T)        \

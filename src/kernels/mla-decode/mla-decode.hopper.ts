@@ -12,16 +12,22 @@ const fewRows: Readonly<Record<number, readonly number[]>> = { 256: [16, 32], 51
 const MANY_ROWS = 64;
 /** Bytes for a schedule, barriers and statistics, beside tiles and queries. */
 const BOOKKEEPING = 8192;
+/** Floats from one row of scores or results to the next in the few-rows kernel. */
+const PITCH = 68;
+/** Tiles of 64 tokens that a block of many rows takes at least: fewer cost more to merge than they save. */
+const LEAST_TILES = 4;
 
 /** How the work lies on the GPU. */
 export interface HopperPlan {
   /** Query rows a block, padding included. */
   readonly rowsABlock: number;
   readonly rowBlocks: number;
-  /** Blocks a cluster. */
+  /** Blocks a cluster: few rows share tokens, many rows read the same ones. */
   readonly cluster: number;
-  /** Clusters that share the tokens, for each block of rows. */
+  /** What shares the tokens: clusters of few rows for each block of rows; for many rows, as many blocks as there are blocks of rows. */
   readonly groups: number;
+  /** Thread blocks. */
+  readonly grid: number;
   readonly splitTiles: number;
   readonly leastTiles: number;
   /** Partial results that can wait for their merge. */
@@ -39,8 +45,6 @@ export function takesHopper({ args }: CudaDecode, limits: DeviceLimits): string 
   return args.batch > MOST_BATCH ? `a batch of ${args.batch}` : null;
 }
 
-const clusterSizes = [8, 4, 2] as const;
-
 /** Decides rows, clusters and splits from what is known when the step is recorded. */
 export function planHopper(decode: CudaDecode, limits: DeviceLimits): HopperPlan {
   const { args, options, tableWidth } = decode;
@@ -53,15 +57,34 @@ export function planHopper(decode: CudaDecode, limits: DeviceLimits): HopperPlan
     const counted = size > 1 ? limits.residentClusters?.(entryOf(decode, rowsABlock, size)) : undefined;
     return counted ?? Math.floor(limits.computeUnits / size);
   };
-  // The largest cluster of which one for each sequence runs at the same time: most merges then stay within a cluster.
-  const largest = clusterSizes.find((size) => residentOf(size) >= args.batch * rowBlocks) ?? 1;
-  const cluster = options.cluster ?? (splitTiles > 0 ? 4 : largest);
-  const resident = residentOf(cluster);
-  const groups = Math.max(1, Math.floor(resident / rowBlocks));
+  const cluster = few === undefined ? pairOf(rowBlocks, options.cluster) : clusterOf(decode, residentOf);
+  const blocksOfRows = few === undefined ? rowBlocks / cluster : rowBlocks;
+  const groups = Math.max(1, Math.floor(residentOf(cluster) / blocksOfRows));
   const mostTiles = Math.max(1, Math.ceil((tableWidth * args.cache.pageSize) / TILE));
   const slots = splitTiles > 0 ? args.batch * Math.ceil(mostTiles / splitTiles) : 2 * groups;
-  const leastTiles = options.leastTiles ?? cluster;
-  return { rowsABlock, rowBlocks, cluster, groups, splitTiles, leastTiles, slots };
+  const leastTiles = options.leastTiles ?? (few === undefined ? LEAST_TILES : cluster);
+  const grid = groups * blocksOfRows * cluster;
+  return { rowsABlock, rowBlocks, cluster, groups, grid, splitTiles, leastTiles, slots };
+}
+
+/** Two blocks of many rows form a cluster where they can: they read the same tiles. */
+function pairOf(rowBlocks: number, wanted: number | undefined): number {
+  return rowBlocks % 2 === 0 && wanted !== 1 ? 2 : 1;
+}
+
+/** The largest cluster of which one for each sequence runs at the same time: most merges then stay within a cluster. */
+function clusterOf({ args, options }: CudaDecode, residentOf: (size: number) => number): number {
+  const most = args.latentWidth / 64;
+  if (options.cluster !== undefined) return Math.min(most, options.cluster);
+  if (options.splitTokens !== undefined) return 4;
+  return [8, 4, 2].find((size) => size <= most && residentOf(size) >= args.batch) ?? 1;
+}
+
+/** Bytes of shared memory beside tiles and queries: few rows' probabilities, scores, and results on their way to others. */
+function exchangeBytes(rowsABlock: number, latentWidth: number): number {
+  if (rowsABlock === MANY_ROWS) return 0;
+  const rowsARound = rowsABlock === 16 ? 16 : 8;
+  return 128 * rowsABlock + 4 * PITCH * (2 * rowsABlock + (latentWidth / 64) * rowsARound);
 }
 
 function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster: number): CudaEntry {
@@ -69,12 +92,12 @@ function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster
   const width = args.latentWidth + args.ropeWidth;
   const stem = many ? "many-rows" : "few-rows";
   const name = `${many ? "ManyRows" : "FewRows"}_${dtype}_${args.latentWidth}`;
-  const probabilities = many ? 0 : 2 * rowsABlock * 128;
+  const tiles = 2 * TILE * width * 2 + rowsABlock * width * 2;
   return {
     module: `mla-decode.${stem}.sm90.cubin`,
     function: `mlaDecode${name}${many ? "" : `_${rowsABlock}`}`,
-    blockSize: 384,
-    sharedBytes: 2 * TILE * width * 2 + rowsABlock * width * 2 + probabilities + BOOKKEEPING,
+    blockSize: many ? 384 : 288,
+    sharedBytes: tiles + exchangeBytes(rowsABlock, args.latentWidth) + BOOKKEEPING,
     cluster,
     tensorMaps: [
       {
@@ -82,6 +105,13 @@ function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster
         rows: pages * args.cache.pageSize,
         columns: width,
         boxRows: Math.min(TILE, args.cache.pageSize),
+        boxColumns: 64,
+      },
+      {
+        buffer: 0,
+        rows: args.batch * args.sQ * args.heads,
+        columns: width,
+        boxRows: rowsABlock,
         boxColumns: 64,
       },
     ],
@@ -107,14 +137,16 @@ const integers = [
 
 function kernelOf(decode: CudaDecode, plan: HopperPlan, statsOffset: number): KernelSource {
   const { rowsABlock, rowBlocks, cluster, slots } = plan;
+  // Few rows: one for each rank's columns, and their statistics; many rows: arrivals, slices handed out, blocks that are through.
+  const [copies, counters] = rowsABlock === MANY_ROWS ? [1, 3] : [cluster, cluster];
   return {
     name: `mla-decode.${rowsABlock === MANY_ROWS ? "many-rows" : "few-rows"}`,
     buffers: ["q", "cache", "table", "lengths", "batchCount", "out", "lse"],
     scalars: [...integers.map((label) => [label, "i32"] as const), ["softmaxScale", "f32"]],
     cuda: {
       ...entryOf(decode, rowsABlock, cluster),
-      scratchBytes: 4 * (statsOffset + slots * rowBlocks * cluster * rowsABlock * 2),
-      counters: decode.args.batch * rowBlocks * cluster,
+      scratchBytes: 4 * (statsOffset + slots * rowBlocks * copies * rowsABlock * 2),
+      counters: decode.args.batch * rowBlocks * counters,
     },
   };
 }
@@ -131,7 +163,7 @@ export function enqueueHopper(launch: Launch, decode: CudaDecode): void {
   }
   launch(
     kernelOf(decode, plan, statsOffset),
-    plan.groups * plan.rowBlocks * plan.cluster,
+    plan.grid,
     [args.q, args.cache.buffer, decode.table, lengths, args.batchCount ?? lengths, args.out, args.lse],
     [
       args.batch,

@@ -3,6 +3,18 @@
 #pragma once
 #include "../common/sm90.cuh"
 
+#ifdef FLASHMLA_STAMPS
+/** Clock readings of the first block: 64 for each warpgroup. */
+extern "C" __device__ long long flashmlaStamps[192];
+__device__ long long flashmlaStamps[192];
+#define STAMP(when, index)                                                                    \
+  do {                                                                                        \
+    if ((when) && threadIdx.x % 128 == 0 && blockIdx.x == 0) flashmlaStamps[threadIdx.x / 128 * 64 + (index)] = clock64(); \
+  } while (0)
+#else
+#define STAMP(when, index)
+#endif
+
 namespace flashmla {
 
 /** Cached tokens a tile. */
@@ -34,6 +46,8 @@ struct Schedule {
   /** Units of the longest sequence. */
   int longest;
   int lastArrived;
+  /** The slice of a merge that this block has. */
+  int slice;
 };
 
 /** A piece of one sequence that a cluster works on in one go. */
@@ -290,12 +304,12 @@ template <int ROWS, int D_C> struct Partial {
  */
 __device__ __forceinline__ bool arriveLast(const Arguments& a, const Place& place, const Item& item, Schedule& schedule,
                                            int thread) {
-  __threadfence();
   meet(ALL_CONSUMERS, CONSUMERS);
   if (thread == 0) {
     const int counter = (item.sequence * a.rowBlocks + place.rowBlock) * place.size + place.rank;
+    fenceDevice();
     schedule.lastArrived = atomicInc(a.counters + counter, item.splits - 1) == item.splits - 1;
-    __threadfence();
+    fenceDevice();
   }
   meet(ALL_CONSUMERS, CONSUMERS);
   return schedule.lastArrived != 0;
@@ -385,5 +399,153 @@ __device__ __forceinline__ void finishItem(const Arguments& a, const Schedule& s
   else if (place.size == 2) finishInCluster<T, ROWS, D_C, parts, 2>(a, place, item, slot, results, pitch, stats, thread);
   else finishInCluster<T, ROWS, D_C, parts, 1>(a, place, item, slot, results, pitch, stats, thread);
 }
+
+// What the many-rows kernel shares ------------------------------------------------------------------------------------
+
+/** Two blocks of query rows that read the same tiles, as a cluster; `rank` is this block's. */
+struct Pair {
+  bool is;
+  int rank;
+};
+
+/** Clusters are alone with their tokens here: a block, or a pair of row blocks. */
+__device__ __forceinline__ Place placeOfPair(const Arguments& a, const Pair& pair) {
+  Place place;
+  place.rank = 0;
+  place.size = 1;
+  const int size = pair.is ? 2 : 1, cluster = blockIdx.x / size, clusters = a.rowBlocks / size;
+  place.group = cluster / clusters;
+  place.rowBlock = cluster % clusters * size + pair.rank;
+  return place;
+}
+
+/** Cache rows at which the pieces of a tile begin: one where pages hold 64 tokens or more, four where they hold 16. */
+struct Pieces {
+  int row[4];
+};
+
+__device__ __forceinline__ int pieceShiftOf(const Arguments& a) { return min(6, 31 - __clz(a.pageSize)); }
+
+__device__ __forceinline__ Pieces locate(const Arguments& a, const Item& item, int tile) {
+  const int shift = 31 - __clz(a.pageSize), pieceShift = pieceShiftOf(a);
+  const int* tableRow = a.table + static_cast<size_t>(item.sequence) * a.tableWidth;
+  Pieces pieces;
+#pragma unroll
+  for (int p = 0; p < 4; p++) {
+    const int token = tile * TILE + (p << pieceShift);
+    pieces.row[p] = 0;
+    if (p << pieceShift < TILE && token < item.length) {
+      pieces.row[p] = (__ldg(tableRow + (token >> shift)) << shift) + (token & (a.pageSize - 1));
+    }
+  }
+  return pieces;
+}
+
+__device__ __forceinline__ int pieceCount(const Arguments& a, const Item& item, int tile) {
+  const int pieceShift = pieceShiftOf(a), tokens = min(TILE, item.length - tile * TILE);
+  return (max(0, tokens) + (1 << pieceShift) - 1) >> pieceShift;
+}
+
+/** Expects box `box` of a tile and, where this block `fetches` it, fetches it, for both blocks of a pair. */
+__device__ __forceinline__ void fetchPieces(const Arguments& a, const CUtensorMap* map, const Pieces& pieces, const Item& item,
+                                            int tile, int box, uint32_t target, uint32_t barrier, bool fetches, bool pair) {
+  const int pieceShift = pieceShiftOf(a), count = pieceCount(a, item, tile);
+  barrierExpect(barrier, count << (pieceShift + 7));
+  if (!fetches) return;
+#pragma unroll
+  for (int p = 0; p < 4; p++) {
+    if (p >= count) break;
+    if (pair) copyBoxToPair(target + (p << (pieceShift + 7)), map, box * 64, pieces.row[p], barrier);
+    else copyBox(target + (p << (pieceShift + 7)), map, box * 64, pieces.row[p], barrier);
+  }
+}
+
+/** Asks for box `box` of a tile to be brought into the second-level cache. */
+__device__ __forceinline__ void prefetchPieces(const Arguments& a, const CUtensorMap* map, const Pieces& pieces,
+                                               const Item& item, int tile, int box) {
+  const int count = pieceCount(a, item, tile);
+#pragma unroll
+  for (int p = 0; p < 4; p++) {
+    if (p < count) prefetchBox(map, box * 64, pieces.row[p]);
+  }
+}
+
+/** Writes two neighbouring values of out. */
+template <typename T> __device__ __forceinline__ void writePair(const Arguments& a, size_t at, float x, float y) {
+  if (a.outFloat) *reinterpret_cast<float2*>(static_cast<float*>(a.out) + at) = make_float2(x, y);
+  else *reinterpret_cast<uint32_t*>(static_cast<T*>(a.out) + at) = pack<T>(x, y);
+}
+
+/** Where the partial results of an item's sequence lie in scratch. */
+struct Parts {
+  int first, chunks, rowBlock, rowBlocks;
+
+  __device__ __forceinline__ Parts(const Arguments& a, const Schedule& schedule, const Cursor& cursor, const Item& item,
+                                   int rowBlock)
+      : rowBlock(rowBlock), rowBlocks(a.rowBlocks) {
+    const int start = schedule.prefix[item.sequence];
+    chunks = a.splitTiles > 0 ? 0 : 1;
+    first = a.splitTiles > 0 ? start : start / cursor.chunk;
+  }
+
+  /** As {@link slotOf}. */
+  __device__ __forceinline__ int slotOf(int split) const {
+    return chunks == 0 ? first + split : 2 * (first + split) + (split == 0 ? 1 : 0);
+  }
+
+  template <int VALUES> __device__ __forceinline__ float4* values(const Arguments& a, int slot) const {
+    return reinterpret_cast<float4*>(a.scratch + (static_cast<size_t>(slot) * rowBlocks + rowBlock) * VALUES);
+  }
+
+  template <int STATS> __device__ __forceinline__ float2* stats(const Arguments& a, int slot) const {
+    return reinterpret_cast<float2*>(a.scratch + a.statsOffset) + (static_cast<size_t>(slot) * rowBlocks + rowBlock) * STATS;
+  }
+};
+
+/** Cycles that a block waits at most for the others' parts before it leaves the merge to them. */
+constexpr int PATIENCE = 20000;
+
+/**
+ * The merge of a sequence's parts, once all have arrived, by all blocks that are still there: slices are handed out by a counter. Nobody
+ * waits without a limit, so blocks that are not on the GPU yet cannot hang the others; the last to arrive does what is left. The
+ * counters (arrived, slices handed out, blocks that are through) are back at 0 afterwards.
+ */
+struct Sharing {
+  unsigned* counters;
+  int splits, slices;
+  Schedule& schedule;
+
+  __device__ __forceinline__ Sharing(const Arguments& a, const Place& place, const Item& item, int slices, Schedule& schedule, bool waits)
+      : counters(a.counters + (item.sequence * a.rowBlocks + place.rowBlock) * 3),
+        splits(item.splits),
+        slices(slices),
+        schedule(schedule) {
+    meet(ALL_CONSUMERS, CONSUMERS);
+    if (threadIdx.x != 0) return;
+    fenceDevice();
+    bool all = atomicAdd(counters, 1) == splits - 1;
+    const long long start = clock64();
+    while (!all && waits && clock64() - start < PATIENCE) all = loadAcquire(counters) >= splits;
+    schedule.slice = all ? static_cast<int>(atomicAdd(counters + 1, 1)) : slices;
+    fenceDevice();
+  }
+
+  /** The next slice for this block; false when there is none. */
+  __device__ __forceinline__ bool take(int& slice) {
+    meet(ALL_CONSUMERS, CONSUMERS);
+    slice = schedule.slice;
+    if (slice < slices) {
+      meet(ALL_CONSUMERS, CONSUMERS);
+      if (threadIdx.x == 0) schedule.slice = static_cast<int>(atomicAdd(counters + 1, 1));
+      return true;
+    }
+    if (threadIdx.x == 0 && atomicAdd(counters + 2, 1) == splits - 1) {
+      counters[0] = 0;
+      counters[1] = 0;
+      counters[2] = 0;
+    }
+    return false;
+  }
+};
 
 }  // namespace flashmla

@@ -1,0 +1,407 @@
+// Checks and times builds of the Hopper mla-decode kernels without Node: every line of standard input is one experiment,
+//
+//   b s_q h s [many] [cluster=2] [groups=66] [least=4] [split=16] [few=16] [page=64] [vary=1] [cubin=PATH] [f32=1] [stamps=1]
+//
+// with d_c 512, d_r 64, bf16. A line is checked against float64 first (sampled rows, NaN wherever nothing may be read, counters back at
+// zero), then timed as graphs of many calls: with pages of its own for each call (over more than 300 MB), and with the same pages.
+//
+//   nvcc -std=c++17 -O2 -gencode=arch=compute_90a,code=sm_90a -o harness benchmarks/cuda/decode-harness.cu -lcuda
+//   ./harness cubin/mla-decode.few-rows.sm90.cubin cubin/mla-decode.many-rows.sm90.cubin < experiments
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <map>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#define CHECK(call)                                                                        \
+  do {                                                                                     \
+    const int status = static_cast<int>(call);                                             \
+    if (status != 0) {                                                                     \
+      printf("line %d: %s failed with %d\n", __LINE__, #call, status);                     \
+      exit(1);                                                                             \
+    }                                                                                      \
+  } while (0)
+
+constexpr int LATENT = 512, WIDTH = 576, SAMPLES = 12;
+constexpr float SCALE = 0.07216878364870322f;
+
+__device__ uint32_t mix(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+
+__global__ void fill(__nv_bfloat16* target, size_t count, uint32_t seed) {
+  for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count; i += gridDim.x * static_cast<size_t>(blockDim.x)) {
+    const uint32_t bits = mix(static_cast<uint32_t>(i) ^ mix(static_cast<uint32_t>(i >> 32) + seed));
+    const int sum = (bits & 255) + (bits >> 8 & 255) + (bits >> 16 & 255) + (bits >> 24);
+    target[i] = __float2bfloat16((sum - 510) * (1.f / 147.8f));
+  }
+}
+
+struct Sample {
+  int sequence, row, visible;
+};
+
+/** Float64 attention of one sampled row a block. */
+__global__ void reference(const __nv_bfloat16* q, const __nv_bfloat16* cache, const int* table, const Sample* samples, double* scores,
+                          double* out, double* lse, int rows, int page, int tableWidth, int most) {
+  const Sample s = samples[blockIdx.x];
+  double* own = scores + static_cast<size_t>(blockIdx.x) * most;
+  __shared__ double part[256];
+  const __nv_bfloat16* query = q + (static_cast<size_t>(s.sequence) * rows + s.row) * WIDTH;
+  auto entry = [&](int t) {
+    return cache + (static_cast<size_t>(table[s.sequence * tableWidth + t / page]) * page + t % page) * WIDTH;
+  };
+  double top = -INFINITY;
+  for (int t = threadIdx.x; t < s.visible; t += 256) {
+    double sum = 0;
+    for (int i = 0; i < WIDTH; i++) sum += static_cast<double>(__bfloat162float(query[i])) * __bfloat162float(entry(t)[i]);
+    own[t] = sum * SCALE;
+    top = fmax(top, own[t]);
+  }
+  part[threadIdx.x] = top;
+  __syncthreads();
+  for (int i = 0; i < 256; i++) top = fmax(top, part[i]);
+  __syncthreads();
+  double sum = 0;
+  for (int t = threadIdx.x; t < s.visible; t += 256) sum += own[t] = exp(own[t] - top);
+  part[threadIdx.x] = sum;
+  __syncthreads();
+  sum = 0;
+  for (int i = 0; i < 256; i++) sum += part[i];
+  double x = 0, y = 0;
+  for (int t = 0; t < s.visible; t++) {
+    x += own[t] * __bfloat162float(entry(t)[threadIdx.x]);
+    y += own[t] * __bfloat162float(entry(t)[threadIdx.x + 256]);
+  }
+  out[blockIdx.x * LATENT + threadIdx.x] = s.visible > 0 ? x / sum : 0;
+  out[blockIdx.x * LATENT + threadIdx.x + 256] = s.visible > 0 ? y / sum : 0;
+  if (threadIdx.x == 0) lse[blockIdx.x] = s.visible > 0 ? top + log(sum) : INFINITY;
+}
+
+template <typename T> T* allocate(size_t count) {
+  T* pointer;
+  CHECK(cudaMalloc(&pointer, count * sizeof(T)));
+  return pointer;
+}
+
+struct Experiment {
+  int batch, sQ, heads, length;
+  std::map<std::string, std::string> options;
+  int number(const char* name, int otherwise) const {
+    const auto found = options.find(name);
+    return found == options.end() ? otherwise : atoi(found->second.c_str());
+  }
+};
+
+struct Plan {
+  CUfunction kernel;
+  CUmodule module;
+  int rowsABlock, rowBlocks, cluster, groups, splitTiles, leastTiles, slots, grid, shared, threads;
+  bool many;
+};
+
+struct Harness {
+  size_t pages;
+  __nv_bfloat16 *pool, *q, *out;
+  float *lse, *scratch;
+  unsigned* counters;
+  double *scores, *truth, *truthLse;
+  Sample* samples;
+  int *tables, *lengths;
+  cudaStream_t stream;
+  std::string defaults[2];
+  std::map<std::string, CUmodule> modules;
+  static constexpr size_t SCRATCH = 1ull << 30;
+
+  CUmodule load(const std::string& path) {
+    CUmodule& module = modules[path];
+    if (module == nullptr) CHECK(cuModuleLoad(&module, path.c_str()));
+    return module;
+  }
+
+  CUtensorMap mapOf(const void* base, size_t rows, int boxRows) {
+    CUtensorMap map;
+    const cuuint64_t dims[2] = {WIDTH, rows}, strides[1] = {WIDTH * 2};
+    const cuuint32_t box[2] = {64, static_cast<cuuint32_t>(boxRows)}, steps[2] = {1, 1};
+    CHECK(cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, const_cast<void*>(base), dims, strides, box, steps,
+                                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+    return map;
+  }
+
+  CUlaunchConfig configOf(const Plan& plan, CUlaunchAttribute* attribute) {
+    CUlaunchConfig config = {};
+    config.gridDimX = plan.grid;
+    config.gridDimY = config.gridDimZ = config.blockDimY = config.blockDimZ = 1;
+    config.blockDimX = plan.threads;
+    config.sharedMemBytes = plan.shared;
+    config.hStream = stream;
+    if (plan.cluster > 1) {
+      attribute[0].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+      attribute[0].value.clusterDim.x = plan.cluster;
+      attribute[0].value.clusterDim.y = attribute[0].value.clusterDim.z = 1;
+      config.attrs = attribute;
+      config.numAttrs = 1;
+    }
+    return config;
+  }
+
+  Plan planOf(const Experiment& e) {
+    Plan plan = {};
+    const int rows = e.sQ * e.heads;
+    plan.many = rows > 32 || e.options.count("many") > 0;
+    if (e.options.count("few") > 0) plan.many = false;
+    plan.rowsABlock = plan.many ? 64 : e.number("few", rows <= 8 ? 8 : rows <= 16 ? 16 : 32);
+    plan.rowBlocks = (rows + plan.rowsABlock - 1) / plan.rowsABlock;
+    plan.threads = plan.many || e.number("maps", 2) == 1 ? 384 : 288;
+    const auto path = e.options.find("cubin");
+    plan.module = load(path == e.options.end() ? defaults[plan.many ? 1 : 0] : path->second);
+    char name[64];
+    if (plan.many) snprintf(name, sizeof name, "mlaDecodeManyRows_bf16_512");
+    else snprintf(name, sizeof name, "mlaDecodeFewRows_bf16_512_%d", plan.rowsABlock);
+    CHECK(cuModuleGetFunction(&plan.kernel, plan.module, name));
+    plan.shared = 2 * 64 * WIDTH * 2 + plan.rowsABlock * WIDTH * 2 + 8192 + e.number("extra", 0);
+    if (!plan.many) plan.shared = 232448;
+    CHECK(cuFuncSetAttribute(plan.kernel, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, plan.shared));
+    auto residentOf = [&](int size) {
+      if (size == 1) return 132;
+      CUlaunchAttribute attribute[1];
+      Plan one = plan;
+      one.cluster = one.grid = size;
+      CUlaunchConfig config = configOf(one, attribute);
+      int count = 0;
+      CHECK(cuOccupancyMaxActiveClusters(&count, plan.kernel, &config));
+      return count;
+    };
+    plan.cluster = e.number("cluster", 0);
+    if (plan.many) {
+      if (plan.cluster == 0) plan.cluster = plan.rowBlocks % 2 == 0 ? 2 : 1;
+      plan.groups = std::max(1, residentOf(plan.cluster) / (plan.rowBlocks / plan.cluster));
+    } else {
+      for (int size : {8, 4, 2}) {
+        if (plan.cluster == 0 && residentOf(size) >= e.batch * plan.rowBlocks) plan.cluster = size;
+      }
+      if (plan.cluster == 0) plan.cluster = 1;
+      plan.groups = std::max(1, residentOf(plan.cluster) / plan.rowBlocks);
+    }
+    plan.groups = e.number("groups", plan.groups);
+    plan.splitTiles = e.number("split", 0);
+    plan.leastTiles = e.number("least", plan.many ? 4 : plan.cluster);
+    plan.grid = plan.groups * plan.rowBlocks * (plan.many ? 1 : plan.cluster);
+    const int mostTiles = std::max(1, (e.length + 63) / 64);
+    plan.slots = plan.splitTiles > 0 ? e.batch * ((mostTiles + plan.splitTiles - 1) / plan.splitTiles) : 2 * plan.groups;
+    return plan;
+  }
+
+  void launch(const Plan& plan, const Experiment& e, const int* table, int tableWidth, int page) {
+    CUtensorMap map = mapOf(pool, pages * 64, std::min(64, page)), queryMap = mapOf(q, static_cast<size_t>(e.batch) * e.sQ * e.heads, plan.rowsABlock);
+    const void *queries = q, *cache = pool, *tablePointer = table, *lengthPointer = lengths, *count = lengths;
+    void *outPointer = out, *lsePointer = lse, *scratchPointer = scratch, *counterPointer = counters;
+    int batch = e.batch, rows = e.sQ * e.heads, heads = e.heads, sQ = e.sQ, pageSize = page, width = tableWidth, causal = 1;
+    int groups = plan.groups, rowBlocks = plan.rowBlocks, splitTiles = plan.splitTiles, leastTiles = plan.leastTiles;
+    int statsOffset = plan.slots * plan.rowBlocks * plan.rowsABlock * LATENT, counted = 0, outFloat = 0;
+    float scale = SCALE;
+    std::vector<void*> arguments = {&map};
+    if (e.number("maps", 2) == 2) arguments.push_back(&queryMap);
+    for (void* pointer : std::initializer_list<void*>{&queries, &cache, &tablePointer, &lengthPointer, &count, &outPointer, &lsePointer, &scratchPointer,
+                                      &counterPointer, &batch, &rows, &heads, &sQ, &pageSize, &width, &causal, &groups, &rowBlocks,
+                                      &splitTiles, &leastTiles, &statsOffset, &counted, &outFloat, &scale}) {
+      arguments.push_back(pointer);
+    }
+    CUlaunchAttribute attribute[1];
+    CUlaunchConfig config = configOf(plan, attribute);
+    CHECK(cuLaunchKernelEx(&config, plan.kernel, arguments.data(), nullptr));
+  }
+
+  double timeOf(const Plan& plan, const Experiment& e, int calls, int step, int tableWidth, int page) {
+    cudaGraph_t graph;
+    cudaGraphExec_t ready;
+    CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    for (int call = 0; call < calls; call++) launch(plan, e, tables + static_cast<size_t>(call) * step, tableWidth, page);
+    CHECK(cudaStreamEndCapture(stream, &graph));
+    CHECK(cudaGraphInstantiate(&ready, graph, 0));
+    cudaEvent_t start, end;
+    CHECK(cudaEventCreate(&start));
+    CHECK(cudaEventCreate(&end));
+    std::vector<float> times;
+    for (int round = 0; round < 8; round++) {
+      CHECK(cudaEventRecord(start, stream));
+      CHECK(cudaGraphLaunch(ready, stream));
+      CHECK(cudaEventRecord(end, stream));
+      CHECK(cudaEventSynchronize(end));
+      float ms;
+      CHECK(cudaEventElapsedTime(&ms, start, end));
+      if (round > 0) times.push_back(ms);
+    }
+    std::sort(times.begin(), times.end());
+    CHECK(cudaGraphExecDestroy(ready));
+    CHECK(cudaGraphDestroy(graph));
+    return times[times.size() / 2] * 1e3 / calls;
+  }
+
+  /** Worst error of the sampled rows, relative to max(|truth|, 0.05), and the relative distance of all of them; NaN where out has one. */
+  void check(const Plan& plan, const Experiment& e, const std::vector<int>& lengthsHost, int tableWidth, int page, double* worst, double* distance,
+             double* lseError, bool* clean) {
+    const int rows = e.sQ * e.heads, all = e.batch * rows;
+    std::vector<Sample> chosen;
+    std::mt19937 random(all);
+    for (int i = 0; i < SAMPLES; i++) {
+      const int at = i == 0 ? 0 : i == 1 ? all - 1 : random() % all;
+      Sample s = {at / rows, at % rows, 0};
+      s.visible = std::max(0, lengthsHost[s.sequence] - e.sQ + 1 + s.row / e.heads);
+      chosen.push_back(s);
+    }
+    CHECK(cudaMemcpy(samples, chosen.data(), chosen.size() * sizeof(Sample), cudaMemcpyHostToDevice));
+    CHECK(cudaMemset(out, 0xff, static_cast<size_t>(all) * LATENT * 2));
+    CHECK(cudaMemset(lse, 0xff, static_cast<size_t>(all) * 4));
+    CHECK(cudaMemset(scratch, 0xff, SCRATCH));
+    for (int again = 0; again < 2; again++) launch(plan, e, tables, tableWidth, page);
+    reference<<<SAMPLES, 256, 0, stream>>>(q, pool, tables, samples, scores, truth, truthLse, rows, page, tableWidth, 262144);
+    CHECK(cudaStreamSynchronize(stream));
+    std::vector<double> expected(SAMPLES * LATENT), expectedLse(SAMPLES);
+    CHECK(cudaMemcpy(expected.data(), truth, expected.size() * 8, cudaMemcpyDeviceToHost));
+    CHECK(cudaMemcpy(expectedLse.data(), truthLse, SAMPLES * 8, cudaMemcpyDeviceToHost));
+    double difference = 0, size = 0;
+    *worst = *lseError = 0;
+    auto keep = [](double* most, double value) {
+      if (!(value <= *most)) *most = value;
+    };
+    for (int i = 0; i < SAMPLES; i++) {
+      const size_t row = static_cast<size_t>(chosen[i].sequence) * rows + chosen[i].row;
+      std::vector<__nv_bfloat16> actual(LATENT);
+      float actualLse;
+      CHECK(cudaMemcpy(actual.data(), out + row * LATENT, LATENT * 2, cudaMemcpyDeviceToHost));
+      CHECK(cudaMemcpy(&actualLse, lse + row, 4, cudaMemcpyDeviceToHost));
+      for (int c = 0; c < LATENT; c++) {
+        const double want = expected[i * LATENT + c], error = std::abs(__bfloat162float(actual[c]) - want);
+        keep(worst, error / std::max(std::abs(want), 0.05));
+        difference += error * error;
+        size += want * want;
+      }
+      if (!(std::isinf(actualLse) && expectedLse[i] == actualLse)) keep(lseError, std::abs(actualLse - expectedLse[i]));
+    }
+    *distance = std::sqrt(difference / size);
+    std::vector<unsigned> left(1 << 16);
+    CHECK(cudaMemcpy(left.data(), counters, left.size() * 4, cudaMemcpyDeviceToHost));
+    *clean = std::all_of(left.begin(), left.end(), [](unsigned value) { return value == 0; });
+    if (!*clean) CHECK(cudaMemset(counters, 0, 4 << 16));
+  }
+
+  void stamps(const Plan& plan) {
+    CUdeviceptr address;
+    size_t bytes;
+    if (cuModuleGetGlobal(&address, &bytes, plan.module, "flashmlaStamps") != CUDA_SUCCESS) return;
+    std::vector<long long> values(bytes / 8);
+    CHECK(cudaMemcpy(values.data(), reinterpret_cast<void*>(address), bytes, cudaMemcpyDeviceToHost));
+    for (int group = 0; group < 3; group++) {
+      printf("   cycles %s:", group == 2 ? "producer" : group == 1 ? "second" : "first");
+      long long before = values[0];
+      for (int i = 0; i < 64; i++) {
+        const long long at = values[group * 64 + i];
+        if (at == 0) continue;
+        printf(" %d:%lld", i, at - before);
+      }
+      printf("\n");
+    }
+    CHECK(cudaMemset(reinterpret_cast<void*>(address), 0, bytes));
+  }
+
+  void run(const Experiment& e, const std::string& line) {
+    const int page = e.number("page", 64);
+    const Plan plan = planOf(e);
+    std::vector<int> lengthsHost(e.batch, e.length);
+    std::mt19937 random(e.batch + e.length);
+    if (e.number("vary", 0) > 0) {
+      for (int& length : lengthsHost) length = random() % 5 == 0 ? 0 : random() % (e.length + 1);
+      lengthsHost.back() = e.length;
+    }
+    CHECK(cudaMemcpy(lengths, lengthsHost.data(), e.batch * 4, cudaMemcpyHostToDevice));
+    const int tableWidth = (e.length + page - 1) / page, step = e.batch * tableWidth;
+    double tokens = 0;
+    for (int length : lengthsHost) tokens += length;
+    const double bytes = tokens * WIDTH * 2 + 2. * e.batch * e.sQ * e.heads * (WIDTH + LATENT), flops = 2. * e.sQ * e.heads * tokens * (WIDTH + LATENT);
+    const int calls = std::max(4, std::min(200, static_cast<int>(300e6 / bytes) + 1));
+    const size_t smallPages = pages * 64 / page;
+    std::vector<int> order(static_cast<size_t>(calls) * step);
+    // A stride through the pool that has no factor in common with it: no page twice in a call.
+    size_t at = 0, stride = smallPages / 2 + 12345;
+    while (std::__gcd(stride, smallPages) != 1) stride++;
+    for (int& value : order) {
+      value = static_cast<int>(at);
+      at = (at + stride) % smallPages;
+    }
+    if (order.size() > (16u << 20)) { printf("%s: too many pages\n", line.c_str()); return; }
+    CHECK(cudaMemcpy(tables, order.data(), order.size() * 4, cudaMemcpyHostToDevice));
+    double worst, distance, lseError;
+    bool clean;
+    check(plan, e, lengthsHost, tableWidth, page, &worst, &distance, &lseError, &clean);
+    const bool right = worst <= 4e-2 && distance < 4e-3 && lseError < 1e-3 && clean;
+    if (!right) {
+      printf("WRONG %s: worst %.2e distance %.2e lse %.1e counters %s\n", line.c_str(), worst, distance, lseError, clean ? "zero" : "NOT ZERO");
+      fflush(stdout);
+      return;
+    }
+    if (e.number("stamps", 0) > 0) stamps(plan);
+    const double cold = timeOf(plan, e, calls, step, tableWidth, page), warm = timeOf(plan, e, calls, 0, tableWidth, page);
+    printf("%-44s cold %8.2f us warm %8.2f us %6.1f TFLOPS %6.0f GB/s err %.1e/%.1e (c%d g%d)\n", line.c_str(), cold, warm, flops / cold / 1e6,
+           bytes / cold / 1e3, worst, distance, plan.cluster, plan.groups);
+    fflush(stdout);
+  }
+};
+
+int main(int count, char** words) {
+  setvbuf(stdout, nullptr, _IOLBF, 0);
+  Harness h;
+  CHECK(cudaSetDevice(0));
+  cudaDeviceProp properties;
+  CHECK(cudaGetDeviceProperties(&properties, 0));
+  h.defaults[0] = count > 1 ? words[1] : "";
+  h.defaults[1] = count > 2 ? words[2] : "";
+  h.pages = (count > 3 ? atof(words[3]) : 5.2e9) / (64 * WIDTH * 2);
+  h.pool = allocate<__nv_bfloat16>(h.pages * 64 * WIDTH);
+  const size_t rows = 128 * 256;
+  h.q = allocate<__nv_bfloat16>(rows * WIDTH);
+  h.out = allocate<__nv_bfloat16>(rows * LATENT);
+  h.lse = allocate<float>(rows);
+  h.scratch = allocate<float>(Harness::SCRATCH / 4);
+  h.counters = allocate<unsigned>(1 << 16);
+  CHECK(cudaMemset(h.counters, 0, 4 << 16));
+  h.scores = allocate<double>(SAMPLES * 262144);
+  h.truth = allocate<double>(SAMPLES * LATENT);
+  h.truthLse = allocate<double>(SAMPLES);
+  h.samples = allocate<Sample>(SAMPLES);
+  h.tables = allocate<int>(16u << 20);
+  h.lengths = allocate<int>(1024);
+  CHECK(cudaStreamCreate(&h.stream));
+  fill<<<2048, 256, 0, h.stream>>>(h.pool, h.pages * 64 * WIDTH, 1);
+  fill<<<2048, 256, 0, h.stream>>>(h.q, rows * WIDTH, 2);
+  CHECK(cudaStreamSynchronize(h.stream));
+  printf("%s\n", properties.name);
+  for (std::string line; std::getline(std::cin, line);) {
+    if (line.empty() || line[0] == '#') {
+      if (!line.empty()) printf("%s\n", line.c_str());
+      continue;
+    }
+    std::istringstream stream(line);
+    Experiment e;
+    stream >> e.batch >> e.sQ >> e.heads >> e.length;
+    for (std::string word; stream >> word;) {
+      const size_t at = word.find('=');
+      e.options[word.substr(0, at)] = at == std::string::npos ? "1" : word.substr(at + 1);
+    }
+    h.run(e, line);
+  }
+  return 0;
+}
