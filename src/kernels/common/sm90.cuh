@@ -27,17 +27,7 @@ __device__ __forceinline__ void barrierExpect(uint32_t barrier, uint32_t bytes) 
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-/** Arrives at the same barrier of the cluster's block `rank`. */
-__device__ __forceinline__ void barrierArriveAt(uint32_t barrier, int rank) {
-  asm volatile(
-      "{\n"
-      ".reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
-      "}" ::"r"(barrier), "r"(rank) : "memory");
-}
-
-/** The same without ordering this thread's writes before it, which would take longer than the arrival. */
+/** Arrives at the same barrier of the cluster's block `rank`, without ordering this thread's writes before it: that would take longer. */
 __device__ __forceinline__ void barrierArriveRelaxedAt(uint32_t barrier, int rank) {
   asm volatile(
       "{\n"
@@ -128,9 +118,14 @@ __device__ __forceinline__ void copyBoxToPair(uint32_t target, const CUtensorMap
       : "memory");
 }
 
-/** Brings the box into the second-level cache. */
-__device__ __forceinline__ void prefetchBox(const CUtensorMap* map, int column, int row) {
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(column), "r"(row) : "memory");
+/** Writes `bytes` of shared memory to global memory; returns when they have been read. */
+__device__ __forceinline__ void copyOut(void* target, uint32_t source, uint32_t bytes) {
+  asm volatile(
+      "cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
+      "cp.async.bulk.commit_group;\n"
+      "cp.async.bulk.wait_group.read 0;" ::"l"(target),
+      "r"(source), "r"(bytes)
+      : "memory");
 }
 
 __device__ __forceinline__ void prefetchMap(const CUtensorMap* map) {
@@ -181,21 +176,6 @@ __device__ __forceinline__ void sendShared(uint32_t target, uint32_t source, uin
   asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
                "r"(source), "r"(bytes), "r"(barrier)
                : "memory");
-}
-
-__device__ __forceinline__ float4 loadRemote4(uint32_t address) {
-  float4 v;
-  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(address)
-               : "memory");
-  return v;
-}
-
-__device__ __forceinline__ float2 loadRemote2(uint32_t address) {
-  float2 v;
-  asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
-  return v;
 }
 
 // Warpgroups ----------------------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ template <typename T, int D_C, int N> struct FewRows {
     uint64_t full[2][BOXES];
     uint64_t empty[2];
     uint64_t queriesFull, queriesFree;
-    /** All messages are there; all receivers have merged this block's. */
-    uint64_t inboxFull, merged;
+    /** All messages are there; all receivers have this block's; all receivers have merged theirs. */
+    uint64_t inboxFull, delivered, merged;
     Schedule schedule;
   };
 
@@ -62,33 +62,34 @@ template <typename T, int D_C, int N> struct FewRows {
     int n = 0, items = 0;
     while (nextItem(a, shared.schedule, cursor, item)) {
       int tile = item.firstTile + place.rank;
-      STAMP(items == 0, 2);
-      Pieces pieces = locate(a, item, tile);
+      Pages pages(a, item, tile);
       barrierWait(sharedAddress(&shared.queriesFree), (items++ & 1) ^ 1);
-      if (lane == 0) barrierExpect(sharedAddress(&shared.queriesFull), QUERY_BYTES);
+      if (lane == 0) {
+        const uint32_t full = sharedAddress(&shared.queriesFull);
+        barrierExpect(full, QUERY_BYTES);
+        const int row = item.sequence * a.rows + place.rowBlock * N;
+#pragma unroll
+        for (int box = 0; box < BOXES; box++) copyBox(sharedAddress(shared.queries) + box * N * 128, queryMap, box * 64, row, full);
+      }
       __syncwarp();
-      for (bool first = true; first || tile < item.endTile; first = false, tile += place.size) {
-        if (tile < item.endTile) {
-          const int stage = n & 1;
-          barrierWait(sharedAddress(&shared.empty[stage]), (n++ >> 1 & 1) ^ 1);
-          STAMP(n <= 10, 10 + n);
-          if (lane < BOXES) {
-            fetchPieces(a, map, pieces, item, tile, lane, sharedAddress(shared.stages[stage]) + lane * BOX_BYTES,
-                        sharedAddress(&shared.full[stage][lane]), true, false);
+      for (; tile < item.endTile; tile += place.size, n++) {
+        const Pieces pieces = pages.take(a, item, tile);
+        const int stage = n & 1;
+        barrierWait(sharedAddress(&shared.empty[stage]), (n >> 1 & 1) ^ 1);
+        if (lane == 0) {
+          const uint32_t target = sharedAddress(shared.stages[stage]), full = sharedAddress(&shared.full[stage][0]);
+#pragma unroll
+          for (int box = 0; box < BOXES; box++) {
+            fetchPieces(a, map, pieces, box, target + box * BOX_BYTES, full + box * 8, true, false);
           }
         }
-        if (first && lane < BOXES) {
-          copyBox(sharedAddress(shared.queries) + lane * N * 128, queryMap, lane * 64,
-                  item.sequence * a.rows + place.rowBlock * N, sharedAddress(&shared.queriesFull));
-        }
-        if (tile + place.size < item.endTile) pieces = locate(a, item, tile + place.size);
         __syncwarp();
       }
     }
   }
 
   /** Half of the channels' part of the tile's scores, into shared memory as [row][token]. */
-  static __device__ __forceinline__ void score(Shared& shared, int group, int stage, int parity, int n) {
+  static __device__ __forceinline__ void score(Shared& shared, int group, int stage, int parity) {
     const uint32_t keys = sharedAddress(shared.stages[stage]), queries = sharedAddress(shared.queries);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     float s[N / 2];
@@ -106,27 +107,23 @@ template <typename T, int D_C, int N> struct FewRows {
       }
     }
     warpgroupCommit();
-    STAMP(n == 0 || n == 5, 4 + 3 * n);
     warpgroupWait<0>();
     pin(s);
-    STAMP(n == 0 || n == 5, 5 + 3 * n);
     float* target = shared.scores[group] + lane % 4 * 2 * PITCH + warp * 16 + lane / 4;
 #pragma unroll
     for (int i = 0; i < N / 2; i++) target[(i / 4 * 8 + i % 2) * PITCH + i % 4 / 2 * 8] = s[i];
   }
 
-  /** One row's part of the softmax; probabilities go to shared memory. Returns whether the row moves to a new maximum. */
-  static __device__ __forceinline__ bool softmax(const Arguments& a, const Item& item, Shared& shared, int firstToken,
-                                                 float& top, float& sum) {
+  /** One row's part of the softmax, of which it sees `visible` tokens; probabilities go to shared memory. Returns whether its maximum moves. */
+  static __device__ __forceinline__ bool softmax(const Arguments& a, Shared& shared, int visible, float& top, float& sum) {
     const int row = threadIdx.x / LANES, token = threadIdx.x % LANES * TOKENS;
     const float scale = a.softmaxScale * LOG2_E;
     const float* first = shared.scores[0] + row * PITCH + token;
     const float* second = shared.scores[1] + row * PITCH + token;
     float s[TOKENS], most = NEGATIVE_INFINITY;
-    const int visible = visibleTokens(a, item, row) - firstToken - token;
 #pragma unroll
     for (int i = 0; i < TOKENS; i++) {
-      s[i] = i < visible ? (first[i] + second[i]) * scale : NEGATIVE_INFINITY;
+      s[i] = token + i < visible ? (first[i] + second[i]) * scale : NEGATIVE_INFINITY;
       most = fmaxf(most, s[i]);
     }
 #pragma unroll
@@ -207,32 +204,37 @@ template <typename T, int D_C, int N> struct FewRows {
   /** Sends every block of the cluster its columns, and waits for what the others have for this one. */
   static __device__ __forceinline__ void trade(Shared& shared, const Place& place, const float* outbox, bool any, int active,
                                                int rounds) {
-    const int thread = threadIdx.x, boxes = LATENT_BOXES / place.size;
+    const int thread = threadIdx.x, shift = 31 - __clz(LATENT_BOXES / place.size), boxes = 1 << shift;
     const uint32_t full = sharedAddress(&shared.inboxFull);
+    // Everybody has merged what is in the inboxes.
+    if (rounds > 0) barrierWaitCluster(sharedAddress(&shared.merged), (rounds - 1) & 1);
     if (thread == 0) barrierExpect(full, active * boxes * MESSAGE * 4);
     if (any && thread < LATENT_BOXES) {
-      const int target = thread / boxes;
-      sendShared(remoteAddress(sharedAddress(shared.inbox + (place.rank * boxes + thread % boxes) * MESSAGE), target),
+      const int target = thread >> shift;
+      sendShared(remoteAddress(sharedAddress(shared.inbox + (place.rank * boxes + (thread & (boxes - 1))) * MESSAGE), target),
                  sharedAddress(outbox + thread * MESSAGE), MESSAGE * 4, remoteAddress(full, target));
     }
     barrierWaitCluster(full, rounds & 1);
+    if (thread < place.size) barrierArriveRelaxedAt(sharedAddress(&shared.delivered), thread);
   }
 
-  /** The first `active` blocks' results for one row and 4 columns. */
+  /** The first `active` of SIZE blocks' results for one row and 4 columns. */
+  template <int SIZE>
   static __device__ __forceinline__ Merged mergeBlocks(const float* first, int stride, int active, int column) {
-    float4 value[8];
-    float2 stat[8];
+    float4 value[SIZE];
+    float2 stat[SIZE];
     Merged merged = {make_float4(0.f, 0.f, 0.f, 0.f), NEGATIVE_INFINITY, 0.f};
 #pragma unroll
-    for (int r = 0; r < 8; r++) {
+    for (int r = 0; r < SIZE; r++) {
       const float* row = first + min(r, active - 1) * stride;
       stat[r] = *reinterpret_cast<const float2*>(row + 64);
       value[r] = *reinterpret_cast<const float4*>(row + column);
       merged.top = fmaxf(merged.top, stat[r].x);
     }
+    if (SIZE == 1) return {value[0], stat[0].x, stat[0].y};
     const float base = merged.top == NEGATIVE_INFINITY ? 0.f : merged.top;
 #pragma unroll
-    for (int r = 0; r < 8; r++) {
+    for (int r = 0; r < SIZE; r++) {
       const float weight = r < active ? exp2Fast(stat[r].x - base) : 0.f;
       merged.sum += weight * stat[r].y;
       addWeighted(merged.value, weight, value[r]);
@@ -241,16 +243,18 @@ template <typename T, int D_C, int N> struct FewRows {
   }
 
   /** This rank's columns of the cluster's result: the output, or this split's part of it. */
+  template <int SIZE>
   static __device__ __forceinline__ void finish(const Arguments& a, const Place& place, const Item& item, int slot,
                                                 const float* results, int active, int round) {
-    const int boxes = LATENT_BOXES / place.size, quads = boxes * 16;
+    constexpr int boxes = LATENT_BOXES >= SIZE ? LATENT_BOXES / SIZE : 1, quads = boxes * 16;
     const int rows = min(ROUND, a.rows - place.rowBlock * N - round * ROUND);
     const Partial<N, D_C> partial(a, place, slot);
+#pragma unroll 1
     for (int i = threadIdx.x; i < rows * quads; i += CONSUMERS) {
       const int row = i / quads, quad = i % quads, ownRow = round * ROUND + row;
       const int column = (place.rank * boxes + quad / 16) * 64 + quad % 16 * 4;
       const Merged merged =
-          mergeBlocks(results + quad / 16 * MESSAGE + row * PITCH, boxes * MESSAGE, active, quad % 16 * 4);
+          mergeBlocks<SIZE>(results + quad / 16 * MESSAGE + row * PITCH, boxes * MESSAGE, active, quad % 16 * 4);
       if (item.splits == 1) {
         const size_t target = static_cast<size_t>(item.sequence) * a.rows + place.rowBlock * N + ownRow;
         writeRow<T>(a, target, D_C, column, merged, place.rank == 0 && quad == 0);
@@ -269,18 +273,15 @@ template <typename T, int D_C, int N> struct FewRows {
     while (nextItem(a, shared.schedule, cursor, item)) {
       float top = NEGATIVE_INFINITY, sum = 0.f, out[HALF_BOXES][N / 2] = {};
       bool any = false;
+      const int visible = visibleTokens(a, item, thread / LANES);
       barrierWait(sharedAddress(&shared.queriesFull), items & 1);
-      STAMP(items == 0, 2);
       for (int tile = item.firstTile + place.rank; tile < item.endTile; tile += place.size, n++) {
         const int stage = n & 1;
         if (any && thread % 32 == 0) barrierArrive(sharedAddress(&shared.empty[stage ^ 1]));
         any = true;
-        STAMP(n == 0 || n == 5, 3 + 3 * n);
-        score(shared, group, stage, n >> 1 & 1, n);
+        score(shared, group, stage, n >> 1 & 1);
         meet(ALL_CONSUMERS, CONSUMERS);
-        STAMP(n == 0 || n == 5, 6 + 3 * n);
-        const bool rises = softmax(a, item, shared, tile * TILE, top, sum);
-        STAMP(n == 0 || n == 5, 7 + 3 * n);
+        const bool rises = softmax(a, shared, visible - tile * TILE, top, sum);
         const int clearFrom = item.length - tile * TILE;
         if (clearFrom < TILE) {
           const uint32_t half = sharedAddress(shared.stages[stage]) + group * HALF_BOXES * BOX_BYTES;
@@ -288,9 +289,7 @@ template <typename T, int D_C, int N> struct FewRows {
         }
         fenceForAsync();
         if (anyOf(ALL_CONSUMERS, CONSUMERS, rises)) rescale(shared, out);
-        STAMP(n == 0 || n == 5, 8 + 3 * n);
         accumulate(shared, group, stage, out);
-        STAMP(n == 0 || n == 5, 9 + 3 * n);
       }
       if (thread % 32 == 0) barrierArrive(sharedAddress(&shared.queriesFree));
 #pragma unroll
@@ -298,8 +297,8 @@ template <typename T, int D_C, int N> struct FewRows {
       float* outbox = reinterpret_cast<float*>(shared.stages[(n & 1) ^ 1]);
       const int active = min(place.size, item.endTile - item.firstTile);
       const int slot = slotOf(a, shared.schedule, cursor, item, item.split);
+      const bool more = cursor.unit < cursor.end;
       if (items++ == 0) clusterWait();
-      STAMP(items == 1, 40);
       // Both warpgroups' products have read the stage that the results go to.
       meet(ALL_CONSUMERS, CONSUMERS);
 #pragma unroll
@@ -307,25 +306,24 @@ template <typename T, int D_C, int N> struct FewRows {
         if (any) publish(outbox, group, round, top, sum, out);
         fenceForAsync();
         meet(ALL_CONSUMERS, CONSUMERS);
-        STAMP(items == 1, 41);
-        if (place.size > 1) trade(shared, place, outbox, any, active, rounds);
-        STAMP(items == 1, 42);
-        finish(a, place, item, slot, place.size > 1 ? shared.inbox : outbox, active, round);
-        STAMP(items == 1, 43);
         if (place.size == 1) {
+          finish<1>(a, place, item, slot, outbox, active, round);
           if (round + 1 < N / ROUND) meet(ALL_CONSUMERS, CONSUMERS);
           continue;
         }
-        meet(ALL_CONSUMERS, CONSUMERS);
-        if (thread < place.size) barrierArriveRelaxedAt(sharedAddress(&shared.merged), thread);
-        barrierWaitCluster(sharedAddress(&shared.merged), rounds++ & 1);
+        trade(shared, place, outbox, any, active, rounds);
+        if (place.size == 8) finish<8>(a, place, item, slot, shared.inbox, active, round);
+        else if (place.size == 4) finish<4>(a, place, item, slot, shared.inbox, active, round);
+        else finish<2>(a, place, item, slot, shared.inbox, active, round);
+        if (more || round + 1 < N / ROUND) {
+          meet(ALL_CONSUMERS, CONSUMERS);
+          if (thread < place.size) barrierArriveRelaxedAt(sharedAddress(&shared.merged), thread);
+        }
+        barrierWaitCluster(sharedAddress(&shared.delivered), rounds++ & 1);
       }
-      STAMP(items == 1, 44);
       if (item.splits > 1 && arriveLast(a, place, item, shared.schedule, thread)) {
-        STAMP(items == 1, 45);
         mergeSplits<T, N, D_C>(a, shared.schedule, cursor, place, item, thread);
       }
-      STAMP(items == 1, 46);
       fenceForAsync();
       __syncwarp();
       if (any && thread % 32 == 0) barrierArrive(sharedAddress(&shared.empty[(n & 1) ^ 1]));
@@ -336,7 +334,6 @@ template <typename T, int D_C, int N> struct FewRows {
   static __device__ void run(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap) {
     extern __shared__ __align__(1024) uint8_t memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
-    STAMP(true, 0);
     const Place place = placeOf(a);
     const int warp = uniform(threadIdx.x / 32);
     if (threadIdx.x == 32) {
@@ -349,13 +346,14 @@ template <typename T, int D_C, int N> struct FewRows {
       barrierInit(sharedAddress(&shared.queriesFull), 1);
       barrierInit(sharedAddress(&shared.queriesFree), CONSUMERS / 32);
       barrierInit(sharedAddress(&shared.inboxFull), 1);
+      barrierInit(sharedAddress(&shared.delivered), place.size);
       barrierInit(sharedAddress(&shared.merged), place.size);
       barrierInitFence();
     }
     if (warp == 0) buildSchedule(a, shared.schedule);
+    else touchParameters(a, warp);
     if (warp == CONSUMERS / 32) touchTable(a, threadIdx.x % 32);
     __syncthreads();
-    STAMP(true, 1);
     clusterArrive();
     if (warp == CONSUMERS / 32) {
       produce(a, map, queryMap, shared, place);

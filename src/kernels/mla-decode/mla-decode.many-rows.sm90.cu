@@ -49,69 +49,50 @@ template <typename T, int D_C> struct ManyRows {
     Schedule schedule;
   };
 
-  /** The producer's way through tiles: `fresh` at the first of an item, `more` while there is one. */
-  struct Walk {
-    Cursor cursor;
-    Item item;
-    int tile, stage;
-    bool fresh, more;
-  };
-
-  static __device__ __forceinline__ void step(const Arguments& a, const Schedule& schedule, Walk& walk) {
-    walk.tile++;
-    walk.stage ^= 1;
-    walk.fresh = walk.tile >= walk.item.endTile;
-    if (!walk.fresh) return;
-    walk.more = nextItem(a, schedule, walk.cursor, walk.item);
-    walk.tile = walk.item.firstTile;
-    walk.stage = 0;
-  }
-
+  /** Fetches the boxes that warpgroup `half` frees: its half of the latent ones, and the rotary box of the other's tile. */
   static __device__ void produce(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap, Shared& shared,
-                                 const Place& place, const Pair& pair) {
+                                 const Place& place, const Pair& pair, int half) {
     const int lane = threadIdx.x % 32;
-    Walk now;
-    now.cursor = openCursor(a, shared.schedule, place);
-    now.more = nextItem(a, shared.schedule, now.cursor, now.item);
-    now.tile = now.item.firstTile;
-    now.stage = 0;
-    now.fresh = true;
-    if (!now.more) return;
-    Walk next = now;
-    Pieces here = locate(a, now.item, now.tile), ahead = here;
-    step(a, shared.schedule, next);
-    if (next.more) ahead = locate(a, next.item, next.tile);
+    Cursor cursor = openCursor(a, shared.schedule, place);
+    Item item;
     int items = 0, uses[2] = {0, 0};
-    while (now.more) {
-      if (now.fresh) {
+    while (nextItem(a, shared.schedule, cursor, item)) {
+      Pages pages(a, item, item.firstTile);
+      if (half == 0) {
         barrierWait(sharedAddress(&shared.queriesFree), (items++ & 1) ^ 1);
-        if (lane == 0) barrierExpect(sharedAddress(&shared.queriesFull), STAGE_BYTES);
-        __syncwarp();
-        if (lane < BOXES) {
-          copyBox(sharedAddress(shared.queries) + lane * BOX_BYTES, queryMap, lane * 64,
-                  now.item.sequence * a.rows + place.rowBlock * ROWS, sharedAddress(&shared.queriesFull));
-        }
-      }
-      const int owner = lane < LATENT_BOXES ? lane / HALF_BOXES : now.stage ^ 1;
-      const bool fetches = !pair.is || (lane < LATENT_BOXES ? lane % 2 : now.stage) == pair.rank;
-      const int use = now.stage == 0 ? uses[0]++ : uses[1]++;
-      STAMP(now.tile - now.item.firstTile == 34 || now.tile - now.item.firstTile == 35, now.stage * 8);
-      for (int half = 0; half < 2; half++) {
-        barrierWait(sharedAddress(&shared.empty[now.stage][half]), (use & 1) ^ 1);
-        STAMP(now.tile - now.item.firstTile == 34 || now.tile - now.item.firstTile == 35, now.stage * 8 + half + 1);
-        if (lane < BOXES && owner == half) {
-          fetchPieces(a, map, here, now.item, now.tile, lane, sharedAddress(shared.stages[now.stage]) + lane * BOX_BYTES,
-                      sharedAddress(&shared.full[now.stage][lane]), fetches, pair.is);
+        if (lane == 0) {
+          barrierExpect(sharedAddress(&shared.queriesFull), STAGE_BYTES);
+          const int row = item.sequence * a.rows + place.rowBlock * ROWS;
+#pragma unroll
+          for (int box = 0; box < BOXES; box++) {
+            copyBox(sharedAddress(shared.queries) + box * BOX_BYTES, queryMap, box * 64, row, sharedAddress(&shared.queriesFull));
+          }
         }
         __syncwarp();
       }
-      STAMP(now.tile - now.item.firstTile == 34 || now.tile - now.item.firstTile == 35, now.stage * 8 + 3);
-      now = next;
-      here = ahead;
-      if (!now.more) break;
-      if (lane < BOXES && (!pair.is || lane % 2 == pair.rank)) prefetchPieces(a, map, here, now.item, now.tile, lane);
-      step(a, shared.schedule, next);
-      if (next.more) ahead = locate(a, next.item, next.tile);
+      int stage = 0;
+      for (int tile = item.firstTile; tile < item.endTile; tile++, stage ^= 1) {
+        const Pieces here = pages.take(a, item, tile);
+        const int use = stage == 0 ? uses[0]++ : uses[1]++;
+        barrierWait(sharedAddress(&shared.empty[stage][half]), (use & 1) ^ 1);
+        const uint32_t target = sharedAddress(shared.stages[stage]), full = sharedAddress(&shared.full[stage][0]);
+        if (lane == 0) {
+#pragma unroll
+          for (int i = 0; i < HALF_BOXES; i++) {
+            const int box = half * HALF_BOXES + i;
+            fetchPieces(a, map, here, box, target + box * BOX_BYTES, full + box * 8, !pair.is || i % 2 == pair.rank, pair.is);
+          }
+          if (stage != half) {
+            fetchPieces(a, map, here, LATENT_BOXES, target + LATENT_BOXES * BOX_BYTES, full + LATENT_BOXES * 8,
+                        !pair.is || stage == pair.rank, pair.is);
+          }
+        }
+        __syncwarp();
+        if (tile + 2 >= item.endTile) continue;
+        // By plain instructions: the copy engine takes as long to prefetch a box as to fetch it.
+        const int part = half + (pair.is ? 2 * pair.rank : 0);
+        prefetchTile(a, pages.peek(a, item, tile + 2), (D_C + D_R) * 2, part * 32 + lane, pair.is ? 128 : 64);
+      }
     }
   }
 
@@ -156,14 +137,15 @@ template <typename T, int D_C> struct ManyRows {
     warpgroupCommit();
   }
 
-  /** Scales to base 2, hides what a row may not see, clears what lies past the sequence. Returns each row's maximum. */
+  /** Hides what a row may not see, clears what lies past the sequence. Returns each row's maximum, in base 2. */
   static __device__ __forceinline__ void mask(const Arguments& a, const Item& item, const Place& place, Shared& shared,
                                               int group, int firstToken, float (&s)[32], float (&most)[2]) {
-    const float scale = a.softmaxScale * LOG2_E;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     const int allSee = a.causal ? item.length - a.sQ + 1 : item.length;
+    if (a.softmaxScale < 0.f) {
 #pragma unroll
-    for (int i = 0; i < 32; i++) s[i] *= scale;
+      for (int i = 0; i < 32; i++) s[i] = -s[i];
+    }
     if (firstToken + TILE > allSee) {
 #pragma unroll
       for (int half = 0; half < 2; half++) {
@@ -181,7 +163,7 @@ template <typename T, int D_C> struct ManyRows {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 1));
-      most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 2));
+      most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 2)) * scaleOf(a);
     }
     if (firstToken + TILE <= item.length) return;
     meet(1 + group, 128);
@@ -192,13 +174,17 @@ template <typename T, int D_C> struct ManyRows {
 
   static __device__ __forceinline__ float baseOf(float top) { return top == NEGATIVE_INFINITY ? 0.f : top; }
 
+  /** Of scores whose sign is the scale's; never 0, so that what is hidden stays at −∞. */
+  static __device__ __forceinline__ float scaleOf(const Arguments& a) { return fmaxf(fabsf(a.softmaxScale) * LOG2_E, 1e-30f); }
+
   static __device__ __forceinline__ float lazyTop(float top, float most) { return most > top + LAZY ? most : top; }
 
-  /** Moves outputs and sums to a new maximum; waits for running products only if there is one. */
-  static __device__ __forceinline__ void raise(int group, State& state, const float (&next)[2]) {
-    if (!anyOf(1 + group, 128, next[0] != state.top[0] || next[1] != state.top[1])) return;
-    warpgroupWait<0>();
-    pin(state.out);
+  static __device__ __forceinline__ bool rises(const State& state, const float (&next)[2]) {
+    return next[0] != state.top[0] || next[1] != state.top[1];
+  }
+
+  /** Moves outputs and sums to a new maximum; no product may be running. */
+  static __device__ __forceinline__ void raise(State& state, const float (&next)[2]) {
     float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -211,14 +197,22 @@ template <typename T, int D_C> struct ManyRows {
     pin(state.out);
   }
 
+  /** The same where products may be running: if any row of the warpgroup rises, all wait for them. */
+  static __device__ __forceinline__ void raiseWaiting(int group, State& state, const float (&next)[2]) {
+    if (!anyOf(1 + group, 128, rises(state, next))) return;
+    warpgroupWait<0>();
+    pin(state.out);
+    raise(state, next);
+  }
+
   /** Probabilities of a tile as operand registers; adds them up into `sum`. */
-  static __device__ __forceinline__ void exponentiate(const float (&s)[32], const float (&top)[2], float (&sum)[2],
+  static __device__ __forceinline__ void exponentiate(float scale, const float (&s)[32], const float (&top)[2], float (&sum)[2],
                                                       uint32_t (&p)[4][4]) {
     const float base[2] = {baseOf(top[0]), baseOf(top[1])};
 #pragma unroll
     for (int i = 0; i < 32; i += 2) {
       const int half = i / 2 % 2;
-      const float x = exp2Fast(s[i] - base[half]), y = exp2Fast(s[i + 1] - base[half]);
+      const float x = exp2Fast(fmaf(s[i], scale, -base[half])), y = exp2Fast(fmaf(s[i + 1], scale, -base[half]));
       sum[half] += x + y;
       p[i / 8][i / 4 % 2 * 2 + half] = pack<T>(x, y);
     }
@@ -257,15 +251,11 @@ template <typename T, int D_C> struct ManyRows {
     warpgroupCommit();
   }
 
-  /** The same with the other warpgroup's probabilities, from shared memory. */
-  static __device__ __forceinline__ void startOther(Shared& shared, int group, int parity, State& state) {
+  /** The same with the other warpgroup's probabilities, from shared memory; that one has seen the tile's boxes arrive. */
+  static __device__ __forceinline__ void startOther(Shared& shared, int group, State& state) {
     const int stage = group ^ 1;
     const uint32_t tile = sharedAddress(shared.stages[stage]);
     const uint32_t values = tile + group * (HALF_BOXES * BOX_BYTES), p = tile + LATENT_BOXES * BOX_BYTES;
-#pragma unroll
-    for (int box = 0; box < HALF_BOXES; box++) {
-      barrierWait(sharedAddress(&shared.full[stage][group * HALF_BOXES + box]), parity);
-    }
     warpgroupArrive();
 #pragma unroll
     for (int k = 0; k < 4; k++) {
@@ -284,43 +274,35 @@ template <typename T, int D_C> struct ManyRows {
 
   /** The first warpgroup's part of an item. */
   static __device__ __forceinline__ void evenTiles(const Arguments& a, const Item& item, const Place& place, int peer,
-                                                   Shared& shared, int items, int (&uses)[2], State& state) {
+                                                   Shared& shared, int items, int& uses, State& state) {
     const int endTile = item.endTile;
     float s[32], next[2];
     uint32_t p[4][4], kept[KEPT][4];
     keepQueries(shared, items, kept);
-    startScores<0, BOXES - 1>(shared, 0, uses[0] & 1, kept, s);
-    startScores<BOXES - 1, BOXES>(shared, 0, uses[0] & 1, kept, s);
+    startScores<0, BOXES - 1>(shared, 0, uses & 1, kept, s);
+    startScores<BOXES - 1, BOXES>(shared, 0, uses & 1, kept, s);
     warpgroupWait<1>();
     if (item.firstTile + 1 < endTile) announce(EVEN_SCORED, CONSUMERS);
     warpgroupWait<0>();
     pin(s);
     for (int tile = item.firstTile;; tile += 2) {
-      STAMP(tile - item.firstTile == 32, 0);
       mask(a, item, place, shared, 0, tile * TILE, s, next);
-      STAMP(tile - item.firstTile == 32, 1);
       next[0] = lazyTop(state.top[0], next[0]);
       next[1] = lazyTop(state.top[1], next[1]);
-      raise(0, state, next);
-      exponentiate(s, state.top, state.sum, p);
+      if (__any_sync(~0u, rises(state, next))) raise(state, next);
+      exponentiate(scaleOf(a), s, state.top, state.sum, p);
       share(shared, 0, p, state.top);
-      STAMP(tile - item.firstTile == 32, 2);
-      uses[0]++;
+      uses++;
       if (tile + 1 >= endTile) break;
       meet(ODD_SCORED, CONSUMERS);
-      STAMP(tile - item.firstTile == 32, 3);
       startOwn(shared, 0, p, state);
-      STAMP(tile - item.firstTile == 32, 4);
       meet(ODD_READY, CONSUMERS);
-      STAMP(tile - item.firstTile == 32, 5);
       readTops(shared, 1, next);
       warpgroupWait<0>();
       pin(state.out);
       release(shared, 0, 0, peer);
-      STAMP(tile - item.firstTile == 32, 6);
-      raise(0, state, next);
-      startOther(shared, 0, uses[1]++ & 1, state);
-      STAMP(tile - item.firstTile == 32, 8);
+      if (__any_sync(~0u, rises(state, next))) raise(state, next);
+      startOther(shared, 0, state);
       if (tile + 2 >= endTile) {
         warpgroupWait<0>();
         pin(state.out);
@@ -328,21 +310,16 @@ template <typename T, int D_C> struct ManyRows {
         return;
       }
       // A first part of the scores lies behind the last values in the tensor core's queue: it has work while this warpgroup wakes up.
-      startScores<0, 2>(shared, 0, uses[0] & 1, kept, s);
-      STAMP(tile - item.firstTile == 32, 9);
+      startScores<0, 2>(shared, 0, uses & 1, kept, s);
       warpgroupWait<1>();
       release(shared, 1, 0, peer);
-      STAMP(tile - item.firstTile == 32, 10);
-      startScores<2, BOXES - 1>(shared, 0, uses[0] & 1, kept, s);
-      startScores<BOXES - 1, BOXES>(shared, 0, uses[0] & 1, kept, s);
-      STAMP(tile - item.firstTile == 32, 11);
+      startScores<2, BOXES - 1>(shared, 0, uses & 1, kept, s);
+      startScores<BOXES - 1, BOXES>(shared, 0, uses & 1, kept, s);
       warpgroupWait<1>();
-      STAMP(tile - item.firstTile == 32, 12);
       if (tile + 3 < endTile) announce(EVEN_SCORED, CONSUMERS);
       warpgroupWait<0>();
       pin(s);
       pin(state.out);
-      STAMP(tile - item.firstTile == 32, 13);
     }
     startOwn(shared, 0, p, state);
     warpgroupWait<0>();
@@ -352,53 +329,42 @@ template <typename T, int D_C> struct ManyRows {
 
   /** The second warpgroup's part. */
   static __device__ __forceinline__ void oddTiles(const Arguments& a, const Item& item, const Place& place, int peer,
-                                                  Shared& shared, int items, int (&uses)[2], State& state) {
+                                                  Shared& shared, int items, int& uses, State& state) {
     const int endTile = item.endTile;
     float s[32], next[2];
     uint32_t p[4][4], kept[KEPT][4];
     keepQueries(shared, items, kept);
     for (int tile = item.firstTile + 1; tile < endTile; tile += 2) {
-      STAMP(tile - item.firstTile == 33, 16);
       meet(EVEN_SCORED, CONSUMERS);
-      STAMP(tile - item.firstTile == 33, 17);
-      startScores<0, BOXES>(shared, 1, uses[1]++ & 1, kept, s);
-      STAMP(tile - item.firstTile == 33, 18);
+      startScores<0, BOXES>(shared, 1, uses++ & 1, kept, s);
       meet(EVEN_READY, CONSUMERS);
-      STAMP(tile - item.firstTile == 33, 19);
       readTops(shared, 0, next);
-      raise(1, state, next);
-      startOther(shared, 1, uses[0]++ & 1, state);
-      STAMP(tile - item.firstTile == 33, 21);
+      raiseWaiting(1, state, next);
+      startOther(shared, 1, state);
       warpgroupWait<1>();
       announce(ODD_SCORED, CONSUMERS);
-      STAMP(tile - item.firstTile == 33, 22);
       pin(s);
       mask(a, item, place, shared, 1, tile * TILE, s, next);
-      STAMP(tile - item.firstTile == 33, 23);
       next[0] = lazyTop(state.top[0], next[0]);
       next[1] = lazyTop(state.top[1], next[1]);
       float added[2] = {0.f, 0.f};
-      exponentiate(s, next, added, p);
+      exponentiate(scaleOf(a), s, next, added, p);
       share(shared, 1, p, next);
-      STAMP(tile - item.firstTile == 33, 24);
-      raise(1, state, next);
+      raiseWaiting(1, state, next);
       state.sum[0] += added[0];
       state.sum[1] += added[1];
       startOwn(shared, 1, p, state);
-      STAMP(tile - item.firstTile == 33, 26);
       warpgroupWait<1>();
       release(shared, 0, 1, peer);
-      STAMP(tile - item.firstTile == 33, 27);
       warpgroupWait<0>();
       pin(state.out);
       release(shared, 1, 1, peer);
-      STAMP(tile - item.firstTile == 33, 28);
     }
     if ((endTile - item.firstTile) % 2 == 0) return;
     meet(EVEN_READY, CONSUMERS);
     readTops(shared, 0, next);
-    raise(1, state, next);
-    startOther(shared, 1, uses[0]++ & 1, state);
+    raiseWaiting(1, state, next);
+    startOther(shared, 1, state);
     warpgroupWait<0>();
     pin(state.out);
     release(shared, 0, 1, peer);
@@ -440,6 +406,36 @@ template <typename T, int D_C> struct ManyRows {
         a.lse[target] = seen ? (state.top[half] + log2f(state.sum[half])) * LN_2 : -NEGATIVE_INFINITY;
       }
     }
+  }
+
+  /** The same in 16 bits, by way of the queries' memory, from which the copy engine writes whole rows. */
+  static __device__ __forceinline__ void writeStaged(const Arguments& a, Shared& shared, const Item& item, const Place& place,
+                                                     int group, const State& state) {
+    // 16 bytes more than a row: the eight rows that a warp stores to at once begin in different banks.
+    constexpr int PITCH_BYTES = D_C * 2 + 16;
+    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32 % 4;
+    const size_t first = static_cast<size_t>(item.sequence) * a.rows + place.rowBlock * ROWS;
+    const int rows = a.rows - place.rowBlock * ROWS;
+    const uint32_t staging = sharedAddress(shared.queries);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int row = warp * 16 + lane / 4 + half * 8;
+      const bool seen = state.sum[half] > 0.f;
+      const float factor = seen ? 1.f / state.sum[half] : 0.f;
+      const uint32_t target = staging + row * PITCH_BYTES + (group * HALF + lane % 4 * 2) * 2;
+#pragma unroll
+      for (int j = 0; j < STRIPS; j++) {
+        const uint32_t pair = pack<T>(state.out[j * 4 + half * 2] * factor, state.out[j * 4 + half * 2 + 1] * factor);
+        asm volatile("st.shared.b32 [%0], %1;" ::"r"(target + j * 16), "r"(pair) : "memory");
+      }
+      if (group == 0 && lane % 4 == 0 && row < rows) {
+        a.lse[first + row] = seen ? (state.top[half] + log2f(state.sum[half])) * LN_2 : -NEGATIVE_INFINITY;
+      }
+    }
+    fenceForAsync();
+    meet(ALL_CONSUMERS, CONSUMERS);
+    if (thread >= ROWS || thread >= rows) return;
+    copyOut(static_cast<T*>(a.out) + (first + thread) * D_C, staging + thread * PITCH_BYTES, D_C * 2);
   }
 
   /** A split's part, as its registers lie: strip by strip, four values a thread. */
@@ -524,7 +520,7 @@ template <typename T, int D_C> struct ManyRows {
     Item& item = shared.items[warp];
     cursor = openCursor(a, shared.schedule, place);
     __syncwarp();
-    int uses[2] = {0, 0};
+    int uses = 0;
     for (int items = 0;; items++) {
       {
         Cursor next = cursor;
@@ -535,16 +531,16 @@ template <typename T, int D_C> struct ManyRows {
         item = found;
         __syncwarp();
       }
-      STAMP(true, 41);
       State state = {};
       state.top[0] = state.top[1] = NEGATIVE_INFINITY;
       if (group == 0) evenTiles(a, item, place, peer, shared, items, uses, state);
       else oddTiles(a, item, place, peer, shared, items, uses, state);
-      STAMP(true, 40);
-      if (threadIdx.x % 32 == 0) barrierArrive(sharedAddress(&shared.queriesFree));
       totalSums(shared, group, state);
+      if (item.splits == 1 && !a.outFloat) writeStaged(a, shared, item, place, group, state);
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) barrierArrive(sharedAddress(&shared.queriesFree));
       if (item.splits == 1) {
-        writeAlone(a, item, place, group, state);
+        if (a.outFloat) writeAlone(a, item, place, group, state);
       } else {
         const Parts parts(a, shared.schedule, cursor, item, place.rowBlock);
         writePart(a, parts, item.split, group, state);
@@ -557,9 +553,7 @@ template <typename T, int D_C> struct ManyRows {
           }
         }
       }
-      STAMP(true, 42);
       meet(ALL_CONSUMERS, CONSUMERS);
-      STAMP(true, 43);
     }
   }
 
@@ -582,6 +576,7 @@ template <typename T, int D_C> struct ManyRows {
       barrierInitFence();
     }
     if (warp == 0) buildSchedule(a, shared.schedule);
+    else touchParameters(a, warp);
     __syncthreads();
     if (pair.is) {
       clusterArrive();
@@ -589,7 +584,8 @@ template <typename T, int D_C> struct ManyRows {
     }
     if (threadIdx.x >= CONSUMERS) {
       giveRegisters<40>();
-      if (warp == CONSUMERS / 32) produce(a, map, queryMap, shared, place, pair);
+      const int half = warp - CONSUMERS / 32;
+      if (half < 2) produce(a, map, queryMap, shared, place, pair, half);
       __syncwarp();
     } else {
       takeRegisters<232>();

@@ -3,18 +3,6 @@
 #pragma once
 #include "../common/sm90.cuh"
 
-#ifdef FLASHMLA_STAMPS
-/** Clock readings of the first block: 64 for each warpgroup. */
-extern "C" __device__ long long flashmlaStamps[192];
-__device__ long long flashmlaStamps[192];
-#define STAMP(when, index)                                                                    \
-  do {                                                                                        \
-    if ((when) && threadIdx.x % 128 == 0 && blockIdx.x == 0) flashmlaStamps[threadIdx.x / 128 * 64 + (index)] = clock64(); \
-  } while (0)
-#else
-#define STAMP(when, index)
-#endif
-
 namespace flashmla {
 
 /** Cached tokens a tile. */
@@ -57,7 +45,7 @@ struct Item {
 
 /** A cluster's walk over its units. */
 struct Cursor {
-  int unit, end, chunk, sequence;
+  int unit, end, chunk, sequence, group;
 };
 
 /** Where this block stands: its cluster's group and block of query rows, its rank and its cluster's size. */
@@ -75,7 +63,15 @@ __device__ __forceinline__ Place placeOf(const Arguments& a) {
   return place;
 }
 
-__device__ __forceinline__ int ceilDivide(int a, int b) { return (a + b - 1) / b; }
+/** a / b of numbers that are not negative: the compiler's own division takes several times as long. */
+__device__ __forceinline__ int divide(int a, int b) {
+  int quotient = static_cast<int>(__fdividef(static_cast<float>(a), static_cast<float>(b)));
+  while (quotient * b > a) quotient--;
+  while (a - quotient * b >= b) quotient++;
+  return quotient;
+}
+
+__device__ __forceinline__ int ceilDivide(int a, int b) { return divide(a + b - 1, b); }
 
 /** Fills the schedule; called by one warp. A sequence without tokens counts as one tile, so that its zeros get written. */
 __device__ __forceinline__ void buildSchedule(const Arguments& a, Schedule& schedule) {
@@ -88,7 +84,7 @@ __device__ __forceinline__ void buildSchedule(const Arguments& a, Schedule& sche
     int units = 0;
     if (b < batch) {
       const int length = max(0, min(a.lengths[b], a.tableWidth * a.pageSize));
-      units = max(1, ceilDivide(length, TILE));
+      units = max(1, (length + TILE - 1) / TILE);
       if (a.splitTiles > 0) units = ceilDivide(units, a.splitTiles);
       schedule.lengths[b] = length;
     }
@@ -109,7 +105,7 @@ __device__ __forceinline__ void buildSchedule(const Arguments& a, Schedule& sche
  * little: a cluster that works on pieces of two sequences pays for two merges.
  */
 __device__ __forceinline__ int alignChunk(int chunk, int longest, int size) {
-  const int aligned = chunk >= longest ? ceilDivide(chunk, longest) * longest : ceilDivide(longest, longest / chunk);
+  const int aligned = chunk >= longest ? ceilDivide(chunk, longest) * longest : ceilDivide(longest, divide(longest, chunk));
   return aligned - chunk <= max(2 * size, chunk / 8) ? aligned : chunk;
 }
 
@@ -117,8 +113,9 @@ __device__ __forceinline__ Cursor openCursor(const Arguments& a, const Schedule&
   const int total = schedule.prefix[a.batch];
   const int least = a.splitTiles > 0 ? 1 : a.leastTiles;
   Cursor cursor;
+  cursor.group = place.group;
   cursor.chunk = max(least, ceilDivide(total, a.groups));
-  if (a.splitTiles == 0 && total > 0) cursor.chunk = alignChunk(cursor.chunk, schedule.longest, place.size);
+  if (a.splitTiles == 0 && total > 0 && a.batch > 1) cursor.chunk = alignChunk(cursor.chunk, schedule.longest, place.size);
   cursor.unit = min(total, place.group * cursor.chunk);
   cursor.end = min(total, cursor.unit + cursor.chunk);
   int low = 0, high = a.batch;
@@ -141,13 +138,15 @@ __device__ __forceinline__ bool nextItem(const Arguments& a, const Schedule& sch
     item.split = cursor.unit - start;
     item.splits = stop - start;
     item.firstTile = item.split * a.splitTiles;
-    item.endTile = min(item.firstTile + a.splitTiles, max(1, ceilDivide(item.length, TILE)));
+    item.endTile = min(item.firstTile + a.splitTiles, max(1, (item.length + TILE - 1) / TILE));
     cursor.unit++;
     return true;
   }
-  const int firstGroup = start / cursor.chunk, end = min(cursor.end, stop);
-  item.split = cursor.unit / cursor.chunk - firstGroup;
-  item.splits = (stop - 1) / cursor.chunk - firstGroup + 1;
+  const int end = min(cursor.end, stop), chunkStart = cursor.group * cursor.chunk;
+  const int firstGroup = start >= chunkStart ? cursor.group : divide(start, cursor.chunk);
+  const int lastGroup = stop <= chunkStart + cursor.chunk ? cursor.group : divide(stop - 1, cursor.chunk);
+  item.split = cursor.group - firstGroup;
+  item.splits = lastGroup - firstGroup + 1;
   item.firstTile = cursor.unit - start;
   item.endTile = end - start;
   cursor.unit = end;
@@ -159,50 +158,12 @@ __device__ __forceinline__ int slotOf(const Arguments& a, const Schedule& schedu
                                       int split) {
   const int start = schedule.prefix[item.sequence];
   if (a.splitTiles > 0) return start + split;
-  return 2 * (start / cursor.chunk + split) + (split == 0 ? 1 : 0);
+  return 2 * (cursor.group - item.split + split) + (split == 0 ? 1 : 0);
 }
 
 /** Tokens of the sequence that query row `row` sees. */
 __device__ __forceinline__ int visibleTokens(const Arguments& a, const Item& item, int row) {
-  return a.causal ? min(item.length, item.length - a.sQ + 1 + row / a.heads) : item.length;
-}
-
-/** Fetches one box column of a tile, page piece by page piece (pages are powers of two); what lies past the sequence is left as it is. */
-__device__ __forceinline__ void fetchBox(const Arguments& a, const CUtensorMap* map, const int* tableRow, int length,
-                                         int firstToken, int column, uint32_t target, uint32_t barrier) {
-  const int shift = 31 - __clz(a.pageSize), pieceShift = min(6, shift), pieceRows = 1 << pieceShift;
-  const int end = min(firstToken + TILE, length);
-  barrierExpect(barrier, (max(0, end - firstToken) + pieceRows - 1) >> pieceShift << (pieceShift + 7));
-#pragma unroll 1
-  for (int token = firstToken; token < end; token += pieceRows) {
-    const int row = (__ldg(tableRow + (token >> shift)) << shift) + (token & (a.pageSize - 1));
-    copyBox(target, map, column, row, barrier);
-    target += pieceRows * 128;
-  }
-}
-
-/** Queries of a row block into swizzled boxes of N rows; rows past the last are zeros. */
-template <typename T, int WIDTH, int N>
-__device__ __forceinline__ void loadQueries(const Arguments& a, const Place& place, int sequence, uint32_t target,
-                                            int thread) {
-  const int rows = a.rows - place.rowBlock * N;
-  const T* source = static_cast<const T*>(a.q) + (static_cast<size_t>(sequence) * a.rows + place.rowBlock * N) * WIDTH;
-  constexpr int CHUNKS = WIDTH / 8, ROUND = 6;
-  for (int first = thread; first < N * CHUNKS; first += ROUND * CONSUMERS) {
-    // A round of loads is under way before the first is stored.
-    uint4 value[ROUND];
-#pragma unroll
-    for (int k = 0; k < ROUND; k++) {
-      const int i = first + k * CONSUMERS, row = i / CHUNKS;
-      value[k] = make_uint4(0, 0, 0, 0);
-      if (row < min(rows, N)) value[k] = __ldg(reinterpret_cast<const uint4*>(source + row * WIDTH) + i % CHUNKS);
-    }
-#pragma unroll
-    for (int k = 0; k < ROUND; k++) {
-      const int i = first + k * CONSUMERS, row = i / CHUNKS, chunk = i % CHUNKS;
-      if (row < N) storeShared16(swizzled(target + chunk / 8 * (N * 128), row, chunk % 8), value[k]);
-    }
-  }
+  return a.causal ? min(item.length, item.length - a.sQ + 1 + divide(row, a.heads)) : item.length;
 }
 
 /** Zeros in a tile's latent values of rows from `from` on: memory past a sequence may hold NaN, and 0 · NaN is NaN. */
@@ -211,13 +172,6 @@ __device__ __forceinline__ void clearRows(uint32_t tile, int boxes, int from, in
   for (int i = thread; i < chunks * boxes; i += 128) {
     storeShared16(tile + i / chunks * BOX_BYTES + from * 128 + i % chunks * 16, make_uint4(0, 0, 0, 0));
   }
-}
-
-/** Tells every block of the cluster, from one thread a warpgroup, that this warpgroup is so far. */
-__device__ __forceinline__ void tellCluster(uint64_t& barrier, int group, int size) {
-  meet(1 + group, 128);
-  const int thread = threadIdx.x % 128;
-  if (thread < size) barrierArriveAt(sharedAddress(&barrier), thread);
 }
 
 /** Weighted sum of partial results that share a maximum. */
@@ -233,42 +187,6 @@ __device__ __forceinline__ void addWeighted(float4& total, float weight, const f
   total.y += weight * (counts ? value.y : 0.f);
   total.z += weight * (counts ? value.z : 0.f);
   total.w += weight * (counts ? value.w : 0.f);
-}
-
-/**
- * The results of the cluster's blocks for one row and 4 columns: `parts` of them a block, all in shared memory. Without
- * branches: with them every load waits for the one before (8,000 cycles instead of 1,000 in a cluster of 8).
- */
-template <int parts, int ROWS, int SIZE>
-__device__ __forceinline__ Merged mergeCluster(const uint32_t (&values)[parts], uint32_t stats, int row) {
-  float4 value[SIZE][parts];
-  float2 stat[SIZE][parts];
-#pragma unroll
-  for (int r = 0; r < SIZE; r++) {
-#pragma unroll
-    for (int p = 0; p < parts; p++) {
-      stat[r][p] = loadRemote2(remoteAddress(stats + (p * ROWS + row) * 8, r));
-      value[r][p] = loadRemote4(remoteAddress(values[p], r));
-    }
-  }
-  Merged merged = {make_float4(0.f, 0.f, 0.f, 0.f), NEGATIVE_INFINITY, 0.f};
-#pragma unroll
-  for (int r = 0; r < SIZE; r++) {
-#pragma unroll
-    for (int p = 0; p < parts; p++) {
-      merged.top = fmaxf(merged.top, stat[r][p].y > 0.f ? stat[r][p].x : NEGATIVE_INFINITY);
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < SIZE; r++) {
-#pragma unroll
-    for (int p = 0; p < parts; p++) {
-      const float weight = stat[r][p].y > 0.f ? exp2Fast(stat[r][p].x - merged.top) : 0.f;
-      merged.sum += weight * stat[r][p].y;
-      addWeighted(merged.value, weight, value[r][p]);
-    }
-  }
-  return merged;
 }
 
 /** Writes 4 columns of an output row, and its log-sum-exp where `withLse` says so. */
@@ -365,39 +283,17 @@ __device__ __forceinline__ void mergeSplits(const Arguments& a, const Schedule& 
   }
 }
 
-/** {@link finishItem} for a cluster of SIZE blocks. */
-template <typename T, int ROWS, int D_C, int parts, int SIZE>
-__device__ __forceinline__ void finishInCluster(const Arguments& a, const Place& place, const Item& item, int slot,
-                                                const uint32_t (&results)[parts], int pitch, uint32_t stats, int thread) {
-  constexpr int columns = D_C / SIZE, quads = columns / 4;
-  const int rows = min(ROWS, a.rows - place.rowBlock * ROWS);
-  const Partial<ROWS, D_C> partial(a, place, slot);
-  for (int i = thread; i < rows * quads; i += CONSUMERS) {
-    const int row = i / quads, column = place.rank * columns + i % quads * 4;
-    uint32_t values[parts];
-#pragma unroll
-    for (int p = 0; p < parts; p++) values[p] = results[p] + (row * pitch + column) * 4;
-    const Merged merged = mergeCluster<parts, ROWS, SIZE>(values, stats, row);
-    if (item.splits == 1) {
-      const size_t target = static_cast<size_t>(item.sequence) * a.rows + place.rowBlock * ROWS + row;
-      writeRow<T>(a, target, D_C, column, merged, place.rank == 0 && i % quads == 0);
-    } else {
-      __stcg(reinterpret_cast<float4*>(partial.values + row * D_C + column), merged.value);
-      if (i % quads == 0) __stcg(partial.stats + row, make_float2(merged.top, merged.sum));
-    }
-  }
-}
-
-/** Finishes an item once every block of the cluster has its results in shared memory: each rank takes its columns. */
-template <typename T, int ROWS, int D_C, int parts>
-__device__ __forceinline__ void finishItem(const Arguments& a, const Schedule& schedule, const Cursor& cursor,
-                                           const Place& place, const Item& item, const uint32_t (&results)[parts],
-                                           int pitch, uint32_t stats, int thread) {
-  const int slot = slotOf(a, schedule, cursor, item, item.split);
-  if (place.size == 8) finishInCluster<T, ROWS, D_C, parts, 8>(a, place, item, slot, results, pitch, stats, thread);
-  else if (place.size == 4) finishInCluster<T, ROWS, D_C, parts, 4>(a, place, item, slot, results, pitch, stats, thread);
-  else if (place.size == 2) finishInCluster<T, ROWS, D_C, parts, 2>(a, place, item, slot, results, pitch, stats, thread);
-  else finishInCluster<T, ROWS, D_C, parts, 1>(a, place, item, slot, results, pitch, stats, thread);
+/**
+ * Reads the parameters once, by as many warps as there are lines of them: the first reading of each takes hundreds of cycles,
+ * which then pass side by side.
+ */
+__device__ __forceinline__ void touchParameters(const Arguments& a, int warp) {
+  if (warp == 1) asm volatile("" ::"l"(a.q), "l"(a.table));
+  else if (warp == 2) asm volatile("" ::"l"(a.out), "l"(a.scratch));
+  else if (warp == 3) asm volatile("" ::"r"(a.rows), "r"(a.sQ));
+  else if (warp == 4) asm volatile("" ::"r"(a.groups), "r"(a.rowBlocks));
+  else if (warp == 5) asm volatile("" ::"r"(a.leastTiles), "r"(a.outFloat));
+  else if (warp == 6) asm volatile("" ::"f"(a.softmaxScale), "l"(a.lse));
 }
 
 // What the many-rows kernel shares ------------------------------------------------------------------------------------
@@ -422,51 +318,83 @@ __device__ __forceinline__ Place placeOfPair(const Arguments& a, const Pair& pai
 /** Cache rows at which the pieces of a tile begin: one where pages hold 64 tokens or more, four where they hold 16. */
 struct Pieces {
   int row[4];
+  /** Pieces, and the logarithm of a piece's rows. */
+  int count, shift;
 };
 
-__device__ __forceinline__ int pieceShiftOf(const Arguments& a) { return min(6, 31 - __clz(a.pageSize)); }
+/**
+ * A warp's part of a block table: each lane has the page of one piece of a tile, and that of one 32 pieces on, so that no tile waits
+ * for the table.
+ */
+struct Pages {
+  const int* row;
+  int base, held, next;
 
-__device__ __forceinline__ Pieces locate(const Arguments& a, const Item& item, int tile) {
-  const int shift = 31 - __clz(a.pageSize), pieceShift = pieceShiftOf(a);
-  const int* tableRow = a.table + static_cast<size_t>(item.sequence) * a.tableWidth;
-  Pieces pieces;
-#pragma unroll
-  for (int p = 0; p < 4; p++) {
-    const int token = tile * TILE + (p << pieceShift);
-    pieces.row[p] = 0;
-    if (p << pieceShift < TILE && token < item.length) {
-      pieces.row[p] = (__ldg(tableRow + (token >> shift)) << shift) + (token & (a.pageSize - 1));
-    }
+  __device__ __forceinline__ Pages(const Arguments& a, const Item& item, int tile)
+      : row(a.table + static_cast<size_t>(item.sequence) * a.tableWidth) {
+    base = tile * (TILE >> pieceShiftOf(a));
+    held = load(a, item, base);
+    next = load(a, item, base + 32);
   }
-  return pieces;
-}
 
-__device__ __forceinline__ int pieceCount(const Arguments& a, const Item& item, int tile) {
-  const int pieceShift = pieceShiftOf(a), tokens = min(TILE, item.length - tile * TILE);
-  return (max(0, tokens) + (1 << pieceShift) - 1) >> pieceShift;
-}
+  static __device__ __forceinline__ int pieceShiftOf(const Arguments& a) { return min(6, 31 - __clz(a.pageSize)); }
 
-/** Expects box `box` of a tile and, where this block `fetches` it, fetches it, for both blocks of a pair. */
-__device__ __forceinline__ void fetchPieces(const Arguments& a, const CUtensorMap* map, const Pieces& pieces, const Item& item,
-                                            int tile, int box, uint32_t target, uint32_t barrier, bool fetches, bool pair) {
-  const int pieceShift = pieceShiftOf(a), count = pieceCount(a, item, tile);
-  barrierExpect(barrier, count << (pieceShift + 7));
+  __device__ __forceinline__ int load(const Arguments& a, const Item& item, int piece) const {
+    const int token = (piece + static_cast<int>(threadIdx.x % 32)) << pieceShiftOf(a);
+    return token < item.length ? __ldg(row + (token >> (31 - __clz(a.pageSize)))) : 0;
+  }
+
+  /** Where tile `tile`'s pieces lie; it may be at most 32 pieces past the last that was taken. */
+  __device__ __forceinline__ Pieces peek(const Arguments& a, const Item& item, int tile) const {
+    const int shift = pieceShiftOf(a), pageShift = 31 - __clz(a.pageSize), tokens = min(TILE, item.length - tile * TILE);
+    Pieces pieces;
+    pieces.shift = shift;
+    pieces.count = (max(0, tokens) + (1 << shift) - 1) >> shift;
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+      if (p << shift >= TILE) break;
+      const int piece = tile * (TILE >> shift) + p, at = piece - base;
+      const int page = __shfl_sync(~0u, at < 32 ? held : next, at & 31);
+      pieces.row[p] = (page << pageShift) + ((piece << shift) & (a.pageSize - 1));
+    }
+    return pieces;
+  }
+
+  /** The same, once a tile; tiles come in their order. */
+  __device__ __forceinline__ Pieces take(const Arguments& a, const Item& item, int tile) {
+    const int first = tile * (TILE >> pieceShiftOf(a));
+    while (first - base >= 32) {
+      base += 32;
+      held = next;
+      next = load(a, item, base + 32);
+    }
+    return peek(a, item, tile);
+  }
+};
+
+/** Expects box `box` of a tile and, where this block `fetches` it, fetches it, for both blocks of a pair. One thread calls it. */
+__device__ __forceinline__ void fetchPieces(const Arguments& a, const CUtensorMap* map, const Pieces& pieces, int box,
+                                            uint32_t target, uint32_t barrier, bool fetches, bool pair) {
+  barrierExpect(barrier, pieces.count << (pieces.shift + 7));
   if (!fetches) return;
 #pragma unroll
   for (int p = 0; p < 4; p++) {
-    if (p >= count) break;
-    if (pair) copyBoxToPair(target + (p << (pieceShift + 7)), map, box * 64, pieces.row[p], barrier);
-    else copyBox(target + (p << (pieceShift + 7)), map, box * 64, pieces.row[p], barrier);
+    if (p >= pieces.count) break;
+    if (pair) copyBoxToPair(target + (p << (pieces.shift + 7)), map, box * 64, pieces.row[p], barrier);
+    else copyBox(target + (p << (pieces.shift + 7)), map, box * 64, pieces.row[p], barrier);
   }
 }
 
-/** Asks for box `box` of a tile to be brought into the second-level cache. */
-__device__ __forceinline__ void prefetchPieces(const Arguments& a, const CUtensorMap* map, const Pieces& pieces,
-                                               const Item& item, int tile, int box) {
-  const int count = pieceCount(a, item, tile);
+/** Asks for every `step`th 128 bytes of a tile, from the `first` on, to be brought into the second-level cache. */
+__device__ __forceinline__ void prefetchTile(const Arguments& a, const Pieces& pieces, int rowBytes, int first, int step) {
+  const int bytes = rowBytes << pieces.shift;
 #pragma unroll
   for (int p = 0; p < 4; p++) {
-    if (p < count) prefetchBox(map, box * 64, pieces.row[p]);
+    if (p >= pieces.count) break;
+    const uint8_t* start = static_cast<const uint8_t*>(a.cache) + static_cast<size_t>(pieces.row[p]) * rowBytes;
+    for (int at = first * 128; at < bytes; at += step * 128) {
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(start + at) : "memory");
+    }
   }
 }
 
@@ -485,7 +413,7 @@ struct Parts {
       : rowBlock(rowBlock), rowBlocks(a.rowBlocks) {
     const int start = schedule.prefix[item.sequence];
     chunks = a.splitTiles > 0 ? 0 : 1;
-    first = a.splitTiles > 0 ? start : start / cursor.chunk;
+    first = a.splitTiles > 0 ? start : cursor.group - item.split;
   }
 
   /** As {@link slotOf}. */
