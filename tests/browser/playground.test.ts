@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,10 +25,6 @@ const prompt = "JULIET:\nO Romeo, Romeo! wherefore art thou Romeo?\n";
 const tokens = 48;
 /** A processor that plays a GPU takes up to a second a token when the machine is busy. */
 const slow = 300_000;
-/** Whether WebGPU has the last kernel that whole models need. */
-const hasWebGpuModels = existsSync(
-  join(import.meta.dirname, "..", "..", "src", "kernels", "mla-prefill", "mla-prefill.webgpu.ts"),
-);
 
 /** What Node's CPU device writes; its bits depend on no thread count. */
 async function expectedText(): Promise<string> {
@@ -104,8 +100,7 @@ describe.skipIf(!hasChromium())("the playground in Chromium", () => {
     expect(await page.locator("#error").textContent()).toMatch(/WebGPU/);
   });
 
-  const onWebGpu = it.runIf(hasWebGpuModels);
-  onWebGpu.each([true, false])(
+  it.each([true, false])(
     "writes what Node writes, on WebGPU (SwiftShader; isolated: %s)",
     async (isolated) => {
       const { page, strays } = await start({ isolated }, { webGpu: true }, "?device=webgpu");
@@ -121,7 +116,7 @@ describe.skipIf(!hasChromium())("the playground in Chromium", () => {
     slow,
   );
 
-  onWebGpu(
+  it(
     "opens the model anew when the GPU goes away, and goes on writing",
     async () => {
       const { page, context } = await start({ isolated: true }, { webGpu: true }, "?device=webgpu");
