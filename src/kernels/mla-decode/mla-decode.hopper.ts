@@ -14,8 +14,6 @@ const MANY_ROWS = 64;
 const BOOKKEEPING = 8192;
 /** Floats from one row of scores or results to the next in the few-rows kernel. */
 const PITCH = 68;
-/** Tiles that a block takes at most where many rows go in blocks of few. */
-const TILES_OF_FEW_ROWS = 8;
 /** Tiles of 64 tokens that a block of many rows takes at least: fewer cost more to merge than they save. */
 const LEAST_TILES = 2;
 
@@ -51,43 +49,22 @@ export function takesHopper({ args }: CudaDecode, limits: DeviceLimits): string 
 export function planHopper(decode: CudaDecode, limits: DeviceLimits): HopperPlan {
   const { args, options, tableWidth } = decode;
   const rows = args.sQ * args.heads;
-  const splitTiles = (options.splitTokens ?? 0) / TILE;
-  const mostTiles = Math.max(1, Math.ceil((tableWidth * args.cache.pageSize) / TILE));
-  const rowsABlock = rowsOf(decode, limits, mostTiles);
-  const few = rowsABlock !== MANY_ROWS;
+  const few = fewRows[args.latentWidth]?.find((most) => rows <= most);
+  const rowsABlock = few ?? MANY_ROWS;
   const rowBlocks = Math.ceil(rows / rowsABlock);
-  const resident = (size: number) => residentOf(decode, limits, rowsABlock, size);
-  const cluster = few ? clusterOf(decode, rowBlocks, resident) : pairOf(rowBlocks, options.cluster);
-  const blocksOfRows = few ? rowBlocks : rowBlocks / cluster;
-  const groups = Math.max(1, Math.floor(resident(cluster) / blocksOfRows));
+  const splitTiles = (options.splitTokens ?? 0) / TILE;
+  const residentOf = (size: number) => {
+    const counted = size > 1 ? limits.residentClusters?.(entryOf(decode, rowsABlock, size)) : undefined;
+    return counted ?? Math.floor(limits.computeUnits / size);
+  };
+  const cluster = few === undefined ? pairOf(rowBlocks, options.cluster) : clusterOf(decode, residentOf);
+  const blocksOfRows = rowBlocks / (few === undefined ? cluster : 1);
+  const groups = Math.max(1, Math.floor(residentOf(cluster) / blocksOfRows));
+  const mostTiles = Math.max(1, Math.ceil((tableWidth * args.cache.pageSize) / TILE));
   const slots = splitTiles > 0 ? args.batch * Math.ceil(mostTiles / splitTiles) : 2 * groups;
-  const leastTiles = options.leastTiles ?? (few ? cluster : LEAST_TILES);
+  const leastTiles = options.leastTiles ?? (few === undefined ? LEAST_TILES : cluster);
   const grid = groups * blocksOfRows * cluster;
   return { rowsABlock, rowBlocks, cluster, groups, grid, splitTiles, leastTiles, slots };
-}
-
-function residentOf(decode: CudaDecode, limits: DeviceLimits, rowsABlock: number, size: number): number {
-  const counted = size > 1 ? limits.residentClusters?.(entryOf(decode, rowsABlock, size)) : undefined;
-  return counted ?? Math.floor(limits.computeUnits / size);
-}
-
-/**
- * Query rows a block. Few sequences with many rows go in blocks of few rows as long as every block has few tiles: their
- * parts are smaller and merge within clusters. Fixed splits choose by the rows alone, so that no batch changes a result.
- */
-function rowsOf(decode: CudaDecode, limits: DeviceLimits, mostTiles: number): number {
-  const { args, options } = decode;
-  const rows = args.sQ * args.heads;
-  const few = fewRows[args.latentWidth] ?? [];
-  const whole = few.find((most) => rows <= most);
-  if (whole !== undefined) return whole;
-  if (options.splitTokens !== undefined || args.latentWidth !== 512) return MANY_ROWS;
-  const fits = (rowsABlock: number) => {
-    const clusters = args.batch * Math.ceil(rows / rowsABlock);
-    const groups = Math.floor(residentOf(decode, limits, rowsABlock, 8) / clusters);
-    return groups > 0 && mostTiles <= 8 * groups * TILES_OF_FEW_ROWS;
-  };
-  return [16, 32].find(fits) ?? MANY_ROWS;
 }
 
 /** Two blocks of many rows form a cluster where they can: they read the same tiles. */
@@ -96,15 +73,11 @@ function pairOf(rowBlocks: number, wanted: number | undefined): number {
 }
 
 /** The largest cluster of which one for each sequence runs at the same time: most merges then stay within a cluster. */
-function clusterOf(
-  { args, options }: CudaDecode,
-  rowBlocks: number,
-  resident: (size: number) => number,
-): number {
+function clusterOf({ args, options }: CudaDecode, residentOf: (size: number) => number): number {
   const most = args.latentWidth / 64;
   if (options.cluster !== undefined) return Math.min(most, options.cluster);
   if (options.splitTokens !== undefined) return 4;
-  return [8, 4, 2].find((size) => size <= most && resident(size) >= args.batch * rowBlocks) ?? 1;
+  return [8, 4, 2].find((size) => size <= most && residentOf(size) >= args.batch) ?? 1;
 }
 
 /** Bytes of shared memory beside tiles and queries: few rows' probabilities, scores, and results on their way to others. */

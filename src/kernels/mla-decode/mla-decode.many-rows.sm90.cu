@@ -88,9 +88,8 @@ template <typename T, int D_C> struct ManyRows {
           }
         }
         __syncwarp();
-        if (a.rowBlocks == 1 || tile + 2 >= item.endTile) continue;
-        // Where several blocks read a tile, latency binds and not memory. By plain instructions: the copy engine takes as long to
-        // prefetch a box as to fetch it.
+        if (tile + 2 >= item.endTile) continue;
+        // By plain instructions: the copy engine takes as long to prefetch a box as to fetch it.
         const int part = half + (pair.is ? 2 * pair.rank : 0);
         prefetchTile(a, pages.peek(a, item, tile + 2), (D_C + D_R) * 2, part * 32 + lane, pair.is ? 128 : 64);
       }
