@@ -31,7 +31,7 @@ export function rowsTable(rows: readonly CompareRow[], scope: CompareScope): str
       const figures =
         outcome.status === "measured"
           ? [
-              threeDigits(outcome.milliseconds),
+              shortTime(outcome.milliseconds),
               threeDigits(outcome.tokensPerSecond),
               formatDecimalBytes(outcome.peakBytes),
             ]
@@ -52,11 +52,15 @@ export function timesTable(rows: readonly CompareRow[], scope: CompareScope): st
       ...[String(context), String(batch)],
       ...forms.map(({ id }) => {
         const row = own.find((one) => one.form === id && one.context === context && one.batch === batch);
-        return row?.outcome.status === "measured" ? threeDigits(row.outcome.milliseconds) : "–";
+        return row?.outcome.status === "measured" ? shortTime(row.outcome.milliseconds) : "–";
       }),
     ]);
   return [["context", "batch", ...forms.map(({ title }) => title)], ...body];
 }
+
+/** Three digits of milliseconds, however short. */
+const shortTime = (milliseconds: number): string =>
+  milliseconds < 1 ? milliseconds.toPrecision(3) : threeDigits(milliseconds);
 
 /** Why rows were not measured: a sentence for each. */
 export function missingSentences(rows: readonly CompareRow[]): string[] {

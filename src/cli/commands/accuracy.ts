@@ -17,7 +17,7 @@ import { measureModelEffect } from "../../accuracy/model-effect.ts";
 import { streamNames } from "../../accuracy/streams.ts";
 import { runStudy } from "../../accuracy/study.ts";
 import { errorMessage, UserError } from "../../base/errors.ts";
-import { createReport, type Report, writeReport } from "../../bench/report.ts";
+import { createDeviceReport, type Report, writeReport } from "../../bench/report.ts";
 import type { Device } from "../../device/device.ts";
 import { deviceKinds, openDevice } from "../../device/open.ts";
 import { latentDtypes } from "../../kernels/common/latent-cache.ts";
@@ -150,7 +150,8 @@ const originOf = (report: Report<Measured>): [string, string][] => [
 ];
 
 async function runAccuracy(flags: AccuracyFlags, version: string, signal: AbortSignal): Promise<void> {
-  const report = createReport(await measure(flags, signal), version);
+  const measured = await measure(flags, signal);
+  const report = createDeviceReport(measured, version, measured.devices[0]!);
   if (!flags.json) printResult(report);
   if (flags.html !== undefined) {
     await writePage(accuracyPage(report, originOf(report)), flags.html);
