@@ -46,9 +46,6 @@ async function open(kind: Kind, options: OpenDeviceOptions, isForced: boolean): 
   return (await import("./cpu/cpu-device.ts")).CpuDevice.open(options);
 }
 
-/** Kinds that do not have the kernels of what is wanted yet, and why. */
-const lacking: Partial<Record<Kind, string>> = { webgpu: "it has not yet the kernels of whole models" };
-
 /**
  * Opens the wanted device, or the best one that is here: CUDA, else WebGPU on a GPU, else the CPU. Throws RangeError for a
  * kind that this build does not know, UserError when the device cannot be opened.
@@ -59,9 +56,7 @@ export async function openDevice(options: OpenDeviceOptions = {}): Promise<Devic
   if (forced !== undefined) return open(checkOneOf("device", forced, deviceKinds), options, true);
   for (const kind of ["cuda", "webgpu"] as const) {
     try {
-      const reason = lacking[kind];
-      if (reason === undefined) return await open(kind, options, false);
-      options.onPassedOver?.(kind, reason);
+      return await open(kind, options, false);
     } catch (error) {
       options.onPassedOver?.(kind, errorMessage(error));
     }

@@ -8,6 +8,8 @@ const show = (id: string, text: string) => {
   element(id, HTMLElement).textContent = text;
 };
 
+const speedText = (rate: number) => (rate < 10 ? rate.toPrecision(2) : rate.toFixed(0));
+
 /** The numbers and pictures beside the text; they are drawn at most once a frame. */
 export class FiguresView {
   readonly #pages = new PagePicture(element("pages", HTMLCanvasElement));
@@ -50,7 +52,7 @@ export class FiguresView {
     if (state === null || this.#facts === null) return;
     const { promptTokens, outputTokens, timedTokens, firstTokenMs, decodeMs } = state;
     if (firstTokenMs !== null) show("first-token", firstTokenMs.toFixed(0));
-    if (timedTokens > 1 && decodeMs > 0) show("speed", (((timedTokens - 1) / decodeMs) * 1000).toFixed(0));
+    if (timedTokens > 1 && decodeMs > 0) show("speed", speedText(((timedTokens - 1) / decodeMs) * 1000));
     const tokens = promptTokens + outputTokens;
     show("tokens", String(tokens));
     const { usedPages, reusablePages } = state;
