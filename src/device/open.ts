@@ -46,8 +46,11 @@ async function open(kind: Kind, options: OpenDeviceOptions, isForced: boolean): 
   return (await import("./cpu/cpu-device.ts")).CpuDevice.open(options);
 }
 
+/** Dawn writes warnings to a program's output as it looks for an adapter, so in Node WebGPU is not tried unasked. */
+const isNode = () => typeof process !== "undefined" && process.versions?.node !== undefined;
+
 /**
- * Opens the wanted device, or the best one that is here: CUDA, else WebGPU on a GPU, else the CPU. Throws RangeError for a
+ * Opens the wanted device, or the best one that is here: CUDA, else WebGPU on a GPU (in a browser), else the CPU. Throws RangeError for a
  * kind that this build does not know, UserError when the device cannot be opened.
  */
 export async function openDevice(options: OpenDeviceOptions = {}): Promise<Device> {
@@ -56,7 +59,8 @@ export async function openDevice(options: OpenDeviceOptions = {}): Promise<Devic
   if (forced !== undefined) return open(checkOneOf("device", forced, deviceKinds), options, true);
   for (const kind of ["cuda", "webgpu"] as const) {
     try {
-      return await open(kind, options, false);
+      if (kind !== "webgpu" || !isNode()) return await open(kind, options, false);
+      options.onPassedOver?.(kind, "in Node it has to be asked for, with --device webgpu");
     } catch (error) {
       options.onPassedOver?.(kind, errorMessage(error));
     }
