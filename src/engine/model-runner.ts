@@ -3,6 +3,7 @@ import { nextPowerOfTwo } from "../base/integers.ts";
 import { type CacheDType, LatentCachePool } from "../cache/latent-cache-pool.ts";
 import type { Device, DeviceBuffer } from "../device/device.ts";
 import { mlaDecodeWorkspaceBytes } from "../kernels/common/mla-partials.ts";
+import { mlaDecodeWebGpuWorkspaceBytes } from "../kernels/common/mla-partials.webgpu.ts";
 import { packSamplingParams, type SamplingParams } from "../kernels/sampling/params.ts";
 import type { Model } from "../models/model.ts";
 import { allocateStepBuffers, type StepBuffers, type StepPhase } from "../models/step-buffers.ts";
@@ -92,14 +93,14 @@ export class ModelRunner implements Runner {
     const sequences = phase === "decode" ? rows : 1;
     const { heads, kvLoraRank: latentWidth, qkRopeHeadDim: ropeWidth } = config.attention;
     const sizes = { batch: rows, sQ: 1, heads, latentWidth, ropeWidth, maxLen };
+    const workspaceBytes =
+      this.#device.kind === "webgpu" ? mlaDecodeWebGpuWorkspaceBytes : mlaDecodeWorkspaceBytes;
     const memorySizes = { rows, sequences, headRows: this.maxDecodeRows, maxPages: this.#maxPages };
     return {
       memory: new StepMemory(this.#device, memorySizes),
       buffers: allocateStepBuffers(this.#device, config, phase, rows, this.pool.shape.dtype, this.#isExact),
       attentionWorkspace:
-        phase === "decode"
-          ? this.#device.allocate(mlaDecodeWorkspaceBytes(sizes), "attention workspace")
-          : null,
+        phase === "decode" ? this.#device.allocate(workspaceBytes(sizes), "attention workspace") : null,
       steps: new Map(),
     };
   }

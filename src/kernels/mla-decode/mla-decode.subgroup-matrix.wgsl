@@ -2,8 +2,11 @@
 // mla-decode.wgsl. A workgroup has 16 rows and four subgroups. Entries pass through workgroup memory as f16, 32 tokens at a time. The
 // subgroups share the channels of the scores and then the channels of the outputs, whose sums stay in registers.
 //
+// Entries in 16 or 8 bits are exact in f16 (past its range they are clamped); queries and probabilities are two f16 each, so that
+// results are those of float32.
+//
 // Sums are relative to a maximum that lags: it moves only where a row's scores exceed it by more than 2^8, so that the outputs,
-// which have to pass through workgroup memory for it, are rarely rescaled. Values past f16's range are clamped to it.
+// which have to pass through workgroup memory for it, are rarely rescaled.
 //
 // Constants: LATENT, ROPE, LATENT_DTYPE, PAGE_SIZE, ROWS = 16, MODE, COUNTED.
 #include "../common/grid.wgsl"
@@ -31,10 +34,13 @@ alias Sum = subgroup_matrix_result<f32, 16, 16>;
 var<workgroup> keys: array<f16, TILE * STRIDE>;
 /// Each subgroup's share of the scores, [16, TILE]; also where outputs are rescaled.
 var<workgroup> shares: array<f32, SUBGROUPS * 16u * TILE>;
-var<workgroup> probabilities: array<f16, 16u * PROBABILITY_STRIDE>;
+/// [2, 16, TILE]: what f16 holds of them, and the rest.
+var<workgroup> probabilities: array<f16, 32u * PROBABILITY_STRIDE>;
 var<workgroup> rescale: array<f32, 16>;
-var<workgroup> slots: array<u32, TILE>;
-var<workgroup> grown: u32;
+/// Slots of the tile's tokens; at GROWN, whether a row's maximum moved. NVIDIA's driver stores matrices at multiples of 16 bytes only,
+/// so every variable has such a size.
+var<workgroup> slots: array<u32, TILE + 4u>;
+const GROWN = TILE;
 
 fn toF16(value: vec4f) -> vec4h {
   return vec4h(clamp(value, vec4f(-MOST_F16), vec4f(MOST_F16)));
@@ -46,6 +52,13 @@ fn putKeys(at: u32, value: vec4f) {
   keys[at + 1u] = narrow.y;
   keys[at + 2u] = narrow.z;
   keys[at + 3u] = narrow.w;
+}
+
+fn putProbabilities(at: u32, p: vec4h) {
+  probabilities[at] = p.x;
+  probabilities[at + 1u] = p.y;
+  probabilities[at + 2u] = p.z;
+  probabilities[at + 3u] = p.w;
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -73,20 +86,27 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 fn attend(block: Block, begin: u32, to: u32, firstResult: u32, local: u32) {
   let subgroup = local / 32u;
   let queryBase = (block.sequence * u32(scalars.sQ) * u32(scalars.heads) + block.first) * ENTRY_QUADS;
-  for (var at = local; at < 16u * ENTRY_QUADS; at += WORKGROUP) {
-    let row = at / ENTRY_QUADS;
-    let quad = at % ENTRY_QUADS;
-    var value = vec4f(0);
-    if (row < block.rows) { value = q[queryBase + row * ENTRY_QUADS + quad] * scalars.softmaxScale; }
-    putKeys(row * STRIDE + quad * 4u, value);
-  }
-  workgroupBarrier();
   var queries: array<Left, STEPS_EACH>;
-  for (var i = 0u; i < STEPS_EACH; i++) {
-    let step = subgroup + i * SUBGROUPS;
-    if (step < STEPS) { queries[i] = subgroupMatrixLoad<Left>(&keys, step * 16u, false, STRIDE); }
+  var remainders: array<Left, STEPS_EACH>;
+  for (var turn = 0u; turn < 2u; turn++) {
+    for (var at = local; at < 16u * ENTRY_QUADS; at += WORKGROUP) {
+      let row = at / ENTRY_QUADS;
+      let quad = at % ENTRY_QUADS;
+      var value = vec4f(0);
+      if (row < block.rows) { value = q[queryBase + row * ENTRY_QUADS + quad] * scalars.softmaxScale; }
+      if (turn == 1u) { value -= vec4f(toF16(value)); }
+      putKeys(row * STRIDE + quad * 4u, value);
+    }
+    workgroupBarrier();
+    for (var i = 0u; i < STEPS_EACH; i++) {
+      let step = subgroup + i * SUBGROUPS;
+      if (step < STEPS) {
+        let loaded = subgroupMatrixLoad<Left>(&keys, step * 16u, false, STRIDE);
+        if (turn == 0u) { queries[i] = loaded; } else { remainders[i] = loaded; }
+      }
+    }
+    workgroupBarrier();
   }
-  workgroupBarrier();
 
   var sums: array<Sum, OUTPUTS_EACH>;
   // While the softmax is taken, eight invocations share a row, four tokens each.
@@ -102,7 +122,7 @@ fn attend(block: Block, begin: u32, to: u32, firstResult: u32, local: u32) {
       if (local < count) { slot = slotOf(block.tableRow, start + local); }
       slots[local] = slot;
     }
-    if (local == 0u) { grown = 0u; }
+    if (local == 0u) { slots[GROWN] = 0u; }
     workgroupBarrier();
     for (var at = local; at < TILE * ENTRY_QUADS; at += WORKGROUP) {
       let token = at / ENTRY_QUADS;
@@ -119,8 +139,12 @@ fn attend(block: Block, begin: u32, to: u32, firstResult: u32, local: u32) {
     for (var i = 0u; i < STEPS_EACH; i++) {
       let step = subgroup + i * SUBGROUPS;
       if (step < STEPS) {
-        low = subgroupMatrixMultiplyAccumulate(queries[i], subgroupMatrixLoad<Right>(&keys, step * 16u, true, STRIDE), low);
-        high = subgroupMatrixMultiplyAccumulate(queries[i], subgroupMatrixLoad<Right>(&keys, 16u * STRIDE + step * 16u, true, STRIDE), high);
+        let left = subgroupMatrixLoad<Right>(&keys, step * 16u, true, STRIDE);
+        let right = subgroupMatrixLoad<Right>(&keys, 16u * STRIDE + step * 16u, true, STRIDE);
+        low = subgroupMatrixMultiplyAccumulate(remainders[i], left, low);
+        low = subgroupMatrixMultiplyAccumulate(queries[i], left, low);
+        high = subgroupMatrixMultiplyAccumulate(remainders[i], right, high);
+        high = subgroupMatrixMultiplyAccumulate(queries[i], right, high);
       }
     }
     subgroupMatrixStore(&shares, subgroup * 16u * TILE, low, false, TILE);
@@ -148,16 +172,13 @@ fn attend(block: Block, begin: u32, to: u32, firstResult: u32, local: u32) {
     let factor = exp2(max(reference - next, -120.0));
     reference = next;
     total *= factor;
-    let p = vec4h(select(vec4f(0), exp2(score - next), visible));
-    total += f32(p.x) + f32(p.y) + f32(p.z) + f32(p.w);
-    let at = row * PROBABILITY_STRIDE + firstToken;
-    probabilities[at] = p.x;
-    probabilities[at + 1u] = p.y;
-    probabilities[at + 2u] = p.z;
-    probabilities[at + 3u] = p.w;
+    let exact = select(vec4f(0), exp2(score - next), visible);
+    total += exact.x + exact.y + exact.z + exact.w;
+    putProbabilities(row * PROBABILITY_STRIDE + firstToken, vec4h(exact));
+    putProbabilities((16u + row) * PROBABILITY_STRIDE + firstToken, vec4h(exact - vec4f(vec4h(exact))));
     if (local % 8u == 0u) { rescale[row] = factor; }
-    if (moves && start > begin) { grown = 1u; }
-    if (workgroupUniformLoad(&grown) != 0u) {
+    if (moves && start > begin) { slots[GROWN] = 1u; }
+    if (workgroupUniformLoad(&slots[GROWN]) != 0u) {
       for (var j = 0u; j < OUTPUTS_EACH; j++) {
         subgroupMatrixStore(&shares, subgroup * 512u, sums[j], false, 16u);
         workgroupBarrier();
@@ -168,12 +189,15 @@ fn attend(block: Block, begin: u32, to: u32, firstResult: u32, local: u32) {
     }
     workgroupBarrier();
 
-    let first = subgroupMatrixLoad<Left>(&probabilities, 0u, false, PROBABILITY_STRIDE);
-    let second = subgroupMatrixLoad<Left>(&probabilities, 16u, false, PROBABILITY_STRIDE);
-    for (var j = 0u; j < OUTPUTS_EACH; j++) {
-      let channel = (subgroup * OUTPUTS_EACH + j) * 16u;
-      sums[j] = subgroupMatrixMultiplyAccumulate(first, subgroupMatrixLoad<Right>(&keys, channel, false, STRIDE), sums[j]);
-      sums[j] = subgroupMatrixMultiplyAccumulate(second, subgroupMatrixLoad<Right>(&keys, 16u * STRIDE + channel, false, STRIDE), sums[j]);
+    for (var half = 0u; half < TILE; half += 16u) {
+      let main = subgroupMatrixLoad<Left>(&probabilities, half, false, PROBABILITY_STRIDE);
+      let rest = subgroupMatrixLoad<Left>(&probabilities, 16u * PROBABILITY_STRIDE + half, false, PROBABILITY_STRIDE);
+      for (var j = 0u; j < OUTPUTS_EACH; j++) {
+        let channel = (subgroup * OUTPUTS_EACH + j) * 16u;
+        let values = subgroupMatrixLoad<Right>(&keys, half * STRIDE + channel, false, STRIDE);
+        sums[j] = subgroupMatrixMultiplyAccumulate(rest, values, sums[j]);
+        sums[j] = subgroupMatrixMultiplyAccumulate(main, values, sums[j]);
+      }
     }
     workgroupBarrier();
   }

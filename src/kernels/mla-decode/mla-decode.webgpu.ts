@@ -27,7 +27,7 @@ function shapeOf(
 
 /** Bytes of workgroup memory of mla-decode.subgroup-matrix.wgsl. */
 function matrixBytes({ latentWidth, ropeWidth }: MlaDecodePartialArguments): number {
-  return 2 * 32 * (latentWidth + ropeWidth + 8) + 4 * 4 * 16 * 32 + 2 * 16 * 40 + 512;
+  return 2 * 32 * (latentWidth + ropeWidth + 8) + 4 * 4 * 16 * 32 + 2 * 32 * 40 + 256;
 }
 
 /**
