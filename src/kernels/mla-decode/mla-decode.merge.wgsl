@@ -9,7 +9,6 @@
 @group(0) @binding(3) var<storage, read_write> out: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> lse: array<u32>;
 
-const MERGED_ROWS = 1u;
 const INFINITY_BITS = 0x7f800000u;
 
 @compute @workgroup_size(LATENT / 4u)
@@ -22,10 +21,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   if (i32(row / rows) >= batchCount[0]) { return; }
 #endif
   let first = row / rows * splits * rows + row % rows;
-  for (var s = local; s < splits; s += LATENT / 4u) { putStats(0u, s, first, rows); }
-  workgroupBarrier();
-  let merged = mergeStats(0u, splits);
-  out[row * (LATENT / 4u) + local] = mergeFour(merged, 0u, first, rows, splits, local, LATENT / 4u);
+  let merged = mergeStats(first, rows, splits);
+  out[row * (LATENT / 4u) + local] = mergeFour(merged, first, rows, splits, local, LATENT / 4u);
   if (local == 0u) {
     let value = (merged.highest + log2(max(merged.sum, 1e-30))) * 0.6931471805599453;
     lse[row] = select(bitcast<u32>(value), INFINITY_BITS, merged.sum == 0.0);

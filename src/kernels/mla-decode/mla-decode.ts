@@ -42,6 +42,8 @@ export type MlaDecodePartialArguments = MlaDecodeSizes &
     readonly workspace: DeviceBuffer;
     /** i32 [1]: sequences in use; later ones are neither read nor written. Default: all. */
     readonly batchCount?: DeviceBuffer;
+    /** How WebGPU runs it; default portable. */
+    readonly webgpu?: { readonly variant?: "portable" | "subgroup-matrix" };
   };
 
 /** One record per launch of `mlaDecode`. */

@@ -8,8 +8,6 @@ import code from "./mla-decode.wgsl.ts";
 
 /** Channels that pass through workgroup memory at a time: CHUNK vectors of four in mla-decode.wgsl. */
 const CHUNK = 32;
-/** Whether subgroup matrices arrive in workgroup memory as they should. */
-const MATRICES_STORE_RIGHT: boolean = false;
 /** Rows of a workgroup on subgroup matrices. */
 const MATRIX_ROWS = 16;
 const modes = ["full", "causal", "indices"] as const;
@@ -31,15 +29,17 @@ function matrixBytes({ latentWidth, ropeWidth }: MlaDecodePartialArguments): num
 }
 
 /**
- * Whether the split stage multiplies on subgroup matrices, q and cache rounded to f16. Never by itself: NVIDIA's driver 580 stores
- * subgroup matrices to the wrong place in workgroup memory (one element off), so that results are wrong there.
+ * Whether the split stage multiplies on subgroup matrices: only where it is asked for, since that kernel, mended after it gave wrong
+ * results on an H100, has not run on a GPU again. Throws RangeError where it is asked for and cannot run.
  */
-export function usesSubgroupMatrix(launch: Launch, args: MlaDecodePartialArguments): boolean {
+function usesSubgroupMatrix(launch: Launch, args: MlaDecodePartialArguments): boolean {
+  if (args.webgpu?.variant !== "subgroup-matrix") return false;
   const { features, webgpu } = launch.target.limits;
-  if (webgpu === undefined || args.cache.dtype === "f32" || !MATRICES_STORE_RIGHT) return false;
   const isThere = ["subgroup-matrix", "shader-f16", "subgroups"].every((name) => features.has(name));
-  const [least, most] = webgpu.subgroupSizes;
-  return isThere && least === 32 && most === 32 && webgpu.workgroupBytes >= matrixBytes(args);
+  const [least, most] = webgpu?.subgroupSizes ?? [0, 0];
+  const isWide = least === 32 && most === 32 && (webgpu?.workgroupBytes ?? 0) >= matrixBytes(args);
+  if (isThere && isWide && args.cache.dtype !== "f32") return true;
+  throw new RangeError("webgpu.variant: this adapter and cache do not suit subgroup-matrix");
 }
 
 const matrixEnables = ["f16", "subgroups", "chromium_experimental_subgroup_matrix"];

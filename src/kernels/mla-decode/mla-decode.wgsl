@@ -185,22 +185,16 @@ fn attend(block: Block, begin: u32, to: u32, firstResult: u32, local: u32) {
       out[v * 4u + 2u] *= by.z;
       out[v * 4u + 3u] *= by.w;
     }
-    // Four loads are under way at a time: none waits for whether the token is there, which decides what is done with it.
-    for (var first = 0u; first < count; first += 4u) {
-      var values: array<vec4f, 4>;
-      for (var k = 0u; k < 4u; k++) {
-        let slot = slots[first + k];
-        let value = latentFour(select(slot, 0u, slot == NONE), channel);
-        values[k] = select(value, vec4f(0), slot == NONE);
-      }
-      for (var k = 0u; k < 4u; k++) {
-        for (var v = 0u; v < ROW_VECTORS; v++) {
-          let p = scores[(first + k) * ROW_GROUPS + valueRows + v];
-          out[v * 4u] += p.x * values[k];
-          out[v * 4u + 1u] += p.y * values[k];
-          out[v * 4u + 2u] += p.z * values[k];
-          out[v * 4u + 3u] += p.w * values[k];
-        }
+    for (var t = 0u; t < count; t++) {
+      let slot = slots[t];
+      if (slot == NONE) { continue; }
+      let value = latentFour(slot, channel);
+      for (var v = 0u; v < ROW_VECTORS; v++) {
+        let p = scores[t * ROW_GROUPS + valueRows + v];
+        out[v * 4u] += p.x * value;
+        out[v * 4u + 1u] += p.y * value;
+        out[v * 4u + 2u] += p.z * value;
+        out[v * 4u + 3u] += p.w * value;
       }
     }
     workgroupBarrier();

@@ -10,7 +10,6 @@
 @group(0) @binding(3) var<storage, read> kvB: array<WeightWords>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-const MERGED_ROWS = TOKENS;
 const QUADS = LATENT / 4u;
 const WORKGROUP = 256u;
 const VALUES = 16u;
@@ -39,18 +38,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   let count = min(TOKENS, tokens - firstToken);
 
   let rows = sQ * heads;
-  for (var at = local; at < count * splits; at += WORKGROUP) {
-    let token = firstToken + at / splits;
-    putStats(at / splits, at % splits, token / sQ * splits * rows + token % sQ * heads + head, rows);
-  }
-  workgroupBarrier();
   for (var at = local; at < TOKENS * QUADS; at += WORKGROUP) {
-    let row = at / QUADS;
-    let token = firstToken + row;
+    let token = firstToken + at / QUADS;
     var value = vec4f(0);
-    if (row < count) {
+    if (token < tokens) {
       let first = token / sQ * splits * rows + token % sQ * heads + head;
-      value = mergeFour(mergeStats(row, splits), row, first, rows, splits, at % QUADS, QUADS);
+      value = mergeFour(mergeStats(first, rows, splits), first, rows, splits, at % QUADS, QUADS);
     }
     merged[at] = value;
   }
