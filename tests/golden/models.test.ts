@@ -1,10 +1,10 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { bf16ToF32, f32ToBf16 } from "../../src/base/bf16.ts";
 import type { Device } from "../../src/device/device.ts";
-import { openDevice } from "../../src/device/open.ts";
 import { openLanguageModel } from "../../src/engine/language-model.ts";
 import { promptLogits } from "../../src/engine/prompt-logits.ts";
 import { referenceLogits } from "../../src/models/reference.ts";
+import { type TestDevice, testDevices } from "../fixtures/devices.ts";
 import { forcedLogits, greedyIds } from "./decoding.ts";
 import {
   argmax,
@@ -51,61 +51,73 @@ function farByRoundingAlone({ folder, config }: GoldenModel, golden24: GoldenCas
   return [...rows.keys()].filter((row) => cosine(logits[row]!, rows[row]!) < 0.9995);
 }
 
-describe.each(goldenNames)("%s on the CPU device against transformers", (name) => {
-  let golden: GoldenModel;
-  let device: Device;
-  beforeAll(async () => {
-    golden = openGolden(name);
-    device = await openDevice({ kind: "cpu", threads: 2, poison: true });
-  });
-  afterAll(async () => {
-    golden.close();
-    await device.close();
-  });
+/** One variant of the CPU, which the kernels' own tests hold to the others, and WebGPU with the least and the most that is here. */
+const devices = testDevices.filter(({ name }) =>
+  ["cpu relaxed, 2 threads", "webgpu portable", "webgpu all features"].includes(name),
+);
+const models = goldenNames.flatMap((name) => devices.map((device) => [name, device.name, device] as const));
 
-  const open = (cacheDtype: "f32" | "bf16", maxChunkTokens: number) =>
-    openLanguageModel(golden.folder, {
-      device,
-      cacheDtype,
-      maxContext: 256,
-      maxChunkTokens,
-      maxDecodeRows: 4,
+// A software adapter compiles its kernels in the first case, which takes it a minute on a busy machine.
+vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 });
+
+describe.each(models)(
+  "%s on %s against transformers",
+  (name, _device, { open: openTestDevice }: TestDevice) => {
+    let golden: GoldenModel;
+    let device: Device;
+    beforeAll(async () => {
+      golden = openGolden(name);
+      device = await openTestDevice();
+    });
+    afterAll(async () => {
+      golden.close();
+      await device.close();
     });
 
-  it.each(cases)("prompt=%i greedy=24 cache=f32: logits within 2e-3, ids equal", async (_, index) => {
-    const model = await open("f32", 48);
-    const golden24 = golden.cases[index]!;
-    const { prompt, promptLogits: expected, greedyLogits } = golden24;
-    const got = await promptLogits(model.runner, prompt, expected.length);
-    expect(Math.max(...got.map((row, i) => worstDifference(row, expected[i]!)))).toBeLessThan(2e-3);
-    const forced = await forcedLogits(model, golden24.prompt, golden24.greedyIds);
-    expect(forced).toHaveLength(greedyLogits.length);
-    expect(Math.max(...forced.map((row, i) => worstDifference(row, greedyLogits[i]!)))).toBeLessThan(2e-3);
-    expect(await greedyIds(model, prompt, 24)).toEqual(golden24.greedyIds);
-    model.close();
-  });
+    const open = (cacheDtype: "f32" | "bf16", maxChunkTokens: number) =>
+      openLanguageModel(golden.folder, {
+        device,
+        cacheDtype,
+        maxContext: 256,
+        maxChunkTokens,
+        maxDecodeRows: 4,
+      });
 
-  it.each(cases)("prompt=%i greedy=24 cache=bf16: cosine 0.9995, ids by margin", async (_, index) => {
-    const model = await open("bf16", 256);
-    const golden24 = golden.cases[index]!;
-    const { prompt, promptLogits: expected, greedyLogits, greedyIds: ids } = golden24;
-    const got = await promptLogits(model.runner, prompt, expected.length);
-    const forced = await forcedLogits(model, golden24.prompt, golden24.greedyIds);
-    model.close();
-    const close = got.map((row, i) => cosine(row, expected[i]!) >= 0.9995);
-    close.push(...forced.slice(1).map((row, i) => cosine(row, greedyLogits[i + 1]!) >= 0.9995));
-    const far = [...close.keys()].filter((row) => !close[row]);
-    if (far.length > 0) expect(farByRoundingAlone(golden, golden24)).toEqual(expect.arrayContaining(far));
-    const steps = [...ids.keys()].filter((step) => margin(greedyLogits[step]!) > 0.1);
-    const clear = steps.filter((step) => close[expected.length - 1 + step]);
-    expect(clear.map((step) => argmax(forced[step]!))).toEqual(clear.map((step) => ids[step]!));
-  });
+    it.each(cases)("prompt=%i greedy=24 cache=f32: logits within 2e-3, ids equal", async (_, index) => {
+      const model = await open("f32", 48);
+      const golden24 = golden.cases[index]!;
+      const { prompt, promptLogits: expected, greedyLogits } = golden24;
+      const got = await promptLogits(model.runner, prompt, expected.length);
+      expect(Math.max(...got.map((row, i) => worstDifference(row, expected[i]!)))).toBeLessThan(2e-3);
+      const forced = await forcedLogits(model, golden24.prompt, golden24.greedyIds);
+      expect(forced).toHaveLength(greedyLogits.length);
+      expect(Math.max(...forced.map((row, i) => worstDifference(row, greedyLogits[i]!)))).toBeLessThan(2e-3);
+      expect(await greedyIds(model, prompt, 24)).toEqual(golden24.greedyIds);
+      model.close();
+    });
 
-  it("gives every byte of device memory back", async () => {
-    const before = device.memory.usedBytes;
-    const model = await open("bf16", 64);
-    await greedyIds(model, [1, 2, 3], 24);
-    model.close();
-    expect(device.memory.usedBytes).toBe(before);
-  });
-});
+    it.each(cases)("prompt=%i greedy=24 cache=bf16: cosine 0.9995, ids by margin", async (_, index) => {
+      const model = await open("bf16", 256);
+      const golden24 = golden.cases[index]!;
+      const { prompt, promptLogits: expected, greedyLogits, greedyIds: ids } = golden24;
+      const got = await promptLogits(model.runner, prompt, expected.length);
+      const forced = await forcedLogits(model, golden24.prompt, golden24.greedyIds);
+      model.close();
+      const close = got.map((row, i) => cosine(row, expected[i]!) >= 0.9995);
+      close.push(...forced.slice(1).map((row, i) => cosine(row, greedyLogits[i + 1]!) >= 0.9995));
+      const far = [...close.keys()].filter((row) => !close[row]);
+      if (far.length > 0) expect(farByRoundingAlone(golden, golden24)).toEqual(expect.arrayContaining(far));
+      const steps = [...ids.keys()].filter((step) => margin(greedyLogits[step]!) > 0.1);
+      const clear = steps.filter((step) => close[expected.length - 1 + step]);
+      expect(clear.map((step) => argmax(forced[step]!))).toEqual(clear.map((step) => ids[step]!));
+    });
+
+    it("gives every byte of device memory back", async () => {
+      const before = device.memory.usedBytes;
+      const model = await open("bf16", 64);
+      await greedyIds(model, [1, 2, 3], 24);
+      model.close();
+      expect(device.memory.usedBytes).toBe(before);
+    });
+  },
+);
