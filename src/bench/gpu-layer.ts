@@ -17,6 +17,8 @@ const PAGE = 64;
 /** Layers that the calls of a graph go round, each with its own weights and cache: none is warm. */
 const LAYERS = 16;
 const CALLS = 32;
+/** Runs before the first timed one: truths are computed on the processor meanwhile, and an idle GPU slows down. */
+const WARM_RUNS = 20;
 const EPSILON = 1e-6;
 const SOFTMAX_SCALE = QUERY ** -0.5;
 /** Largest error against float64 that passes, of the largest value: everything between the stages is bf16. */
@@ -234,7 +236,7 @@ export async function measureGpuLayer(
     }
     const time = async (wanted: readonly Stage[]) => {
       const program = record(memory, wanted, CALLS);
-      program.run();
+      for (let i = 0; i < WARM_RUNS; i++) program.run();
       const times = await timeRuns(program, rounds);
       program.free();
       return (times[rounds >> 1]! * 1e3) / CALLS;
