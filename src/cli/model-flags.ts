@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import { deviceKinds } from "../device/open.ts";
+import { webGpuFeatures } from "../device/webgpu/adapter.ts";
 import { integerFlag, numberFlag } from "./flags.ts";
 
 /** Flags of every command that opens a model. */
@@ -9,6 +10,7 @@ export interface ModelFlags {
   readonly threads?: number;
   readonly maxContext?: number;
   readonly exact?: boolean;
+  readonly disableFeature?: readonly string[];
 }
 
 /** Flags of every command that draws tokens. */
@@ -21,6 +23,13 @@ export interface SamplingFlags {
   readonly greedy?: boolean;
   readonly seed?: number;
   readonly stop?: readonly string[];
+}
+
+/** `--disable-feature`: what the WebGPU device does without, so that any variant of a kernel can be tried on any adapter. */
+export function disableFeatureOption(): Option {
+  return new Option("--disable-feature <names...>", "features the WebGPU device does without").choices(
+    webGpuFeatures,
+  );
 }
 
 /** Adds {@link ModelFlags}. */
@@ -36,6 +45,7 @@ export function addModelFlags(command: Command): Command {
     )
     .option("--exact", "keep activations in float32, also where CUDA would round those of prompts to bf16")
     .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
+    .addOption(disableFeatureOption())
     .option(
       "--max-context <tokens>",
       "tokens that the cache holds; default: as many as are needed",

@@ -53,8 +53,9 @@ export async function findTokenizer({ path, config }: ModelFolder): Promise<Toke
 export function openFlaggedDevice({
   device: kind,
   threads,
-}: Pick<ModelFlags, "device" | "threads">): Promise<Device> {
-  return openDevice({ kind, ...(threads === undefined ? {} : { threads }) });
+  disableFeature: disableFeatures = [],
+}: Pick<ModelFlags, "device" | "threads" | "disableFeature">): Promise<Device> {
+  return openDevice({ kind, disableFeatures, ...(threads === undefined ? {} : { threads }) });
 }
 
 /** A model that is ready, and how to put everything away. */

@@ -14,6 +14,8 @@ export interface TargetOptions {
   readonly kind?: string | undefined;
   /** Threads of the CPU. */
   readonly threads?: number | undefined;
+  /** What WebGPU does without, as one variant; default: every variant. */
+  readonly disableFeatures?: readonly string[] | undefined;
 }
 
 /** What WebGPU does without in each of its variants: with every feature there is, and within the default limits. */
@@ -23,14 +25,15 @@ const webGpuVariants = [[], ["shader-f16", "subgroups", "subgroup-matrix", "rais
  * Everything that kernels can be run on: GPUs as they are, WebGPU once more within its default limits, the CPU once with
  * relaxed SIMD and once without.
  */
-export function verifyTargets({ kind, threads }: TargetOptions = {}): VerifyTarget[] {
+export function verifyTargets({ kind, threads, disableFeatures }: TargetOptions = {}): VerifyTarget[] {
   const kinds = kind === undefined ? deviceKinds : [kind];
   const onCpu = threads === undefined ? { poison: true } : { poison: true, threads };
   return kinds.flatMap((one): VerifyTarget[] => {
     if (one === "webgpu") {
-      return webGpuVariants.map((disableFeatures) => ({
+      const variants = disableFeatures === undefined ? webGpuVariants : [disableFeatures];
+      return variants.map((without) => ({
         kind: one,
-        open: () => openDevice({ kind: one, poison: true, disableFeatures }),
+        open: () => openDevice({ kind: one, poison: true, disableFeatures: without }),
       }));
     }
     if (one !== "cpu") return [{ kind: one, open: () => openDevice({ kind: one, poison: true }) }];

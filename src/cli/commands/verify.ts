@@ -7,6 +7,7 @@ import { summarise } from "../../verify/summary.ts";
 import { verifyTargets } from "../../verify/targets.ts";
 import { verifyKernels } from "../../verify/verify.ts";
 import { integerFlag } from "../flags.ts";
+import { disableFeatureOption } from "../model-flags.ts";
 import { printJson } from "../output.ts";
 import { startProgress } from "../progress.ts";
 import { printSummary } from "./verify-report.ts";
@@ -17,6 +18,7 @@ interface VerifyFlags {
   readonly filter?: string;
   readonly quick?: boolean;
   readonly json?: boolean;
+  readonly disableFeature?: readonly string[];
 }
 
 const help = `
@@ -60,7 +62,7 @@ async function verify(flags: VerifyFlags): Promise<void> {
   const progress = startProgress("verifying", "cases");
   const { results, absent } = await verifyKernels({
     cases,
-    targets: verifyTargets({ kind, threads: flags.threads }),
+    targets: verifyTargets({ kind, threads: flags.threads, disableFeatures: flags.disableFeature }),
     onCase: (done) => progress.update(done, cases.length),
   }).finally(() => progress.stop());
   const summary = { ...summarise(results), absent, seconds: (performance.now() - start) / 1000 };
@@ -78,6 +80,7 @@ export function addVerifyCommand(program: Command): void {
       new Option("--device <kind>", "one device alone; default: all that are here").choices(deviceKinds),
     )
     .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
+    .addOption(disableFeatureOption())
     .option("--filter <words>", "only the cases whose kernel, group and shape hold all these words")
     .option("--quick", "a few small cases of every kernel")
     .option("--json", "print one JSON object")
