@@ -102,7 +102,7 @@ function roundedWidth({ attention, hiddenSize, mlpLayers, intermediateSize, expe
  * UserError when the device has no room.
  */
 export function allocateStepBuffers(
-  device: Pick<Device, "allocate" | "kind" | "limits">,
+  device: Pick<Device, "allocate" | "kind">,
   config: ModelConfig,
   phase: StepPhase,
   maxRows: number,
@@ -123,7 +123,7 @@ export function allocateStepBuffers(
   const normed = rows(config.hiddenSize, "normed hidden state");
   const query = rows(heads * (qkNopeHeadDim + qkRopeHeadDim), "query");
   const dtype = attentionDtype(device.kind, config, cacheDtype);
-  const isRounded = roundsActivations(device, config) && !isExact;
+  const isRounded = roundsActivations(device.kind, config) && !isExact;
   const rounded = isRounded ? rows(roundedWidth(config), "rounded activations", "bf16") : null;
   return {
     maxRows,

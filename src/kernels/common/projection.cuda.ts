@@ -10,8 +10,8 @@ const STREAMED_ROWS = 16;
 export interface CudaProjection {
   /**
    * Memory for `maxRows` rows of x in bf16: from 17 rows on they are rounded to it and multiplied by cuBLASLt, where the
-   * weights are bf16. All rows up to `maxRows` are computed and written then, those not in use too. Left out: float32
-   * whatever the number of rows.
+   * weights are bf16. All rows up to `maxRows` are computed and written then, those not in use too. On WebGPU they are rounded
+   * to f16 instead where the adapter has subgroup matrices. Left out: float32 whatever the number of rows.
    */
   readonly rounded?: DeviceBuffer | undefined;
   /** Whether `rounded` begins with x in bf16 already: x itself is not read then. */
