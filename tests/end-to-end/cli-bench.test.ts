@@ -15,7 +15,7 @@ describe("flashmla bench kernel", () => {
     const { code, stdout, stderr } = await kernel(...flags);
     expect(code).toBe(0);
     expect(stdout).toMatch(/threads\s+multiply-add\s+read/);
-    expect(stdout).toMatch(/mla-epilogue b=1 .* 2 .* memory/);
+    expect(stdout).toMatch(/mla-epilogue b=1 .* 2 .* (memory|compute)/);
     expect(stderr).toContain("[1/1] mla-epilogue");
     const report = JSON.parse(stdout.trimEnd().split("\n").at(-1)!);
     expect(report.results.map(({ threads }: { threads: number }) => threads)).toEqual([1, 2]);

@@ -78,6 +78,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     var gated: array<vec4f, 4>;
     var gatedTotal: array<vec4f, 4>;
 #endif
+    for (var i = 0u; i < 4u; i++) {
+      sum[i] = vec4f(0);
+      total[i] = vec4f(0);
+#if GATED
+      gated[i] = vec4f(0);
+      gatedTotal[i] = vec4f(0);
+#endif
+    }
     for (var base = 0u; base < inputs; base += DEPTH) {
       let at = base + depth;
       var xs = vec4f(0);

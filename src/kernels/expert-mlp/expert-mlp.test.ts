@@ -75,6 +75,17 @@ const cases: Case[] = [
     mode: "store",
     scale: 1,
   },
+  {
+    rows: 201,
+    experts: 4,
+    perToken: 2,
+    hidden: 64,
+    intermediate: 72,
+    dtype: "bf16",
+    layout: "separate",
+    mode: "store",
+    scale: 1,
+  },
 ];
 
 function makeData({ rows, experts, perToken, hidden, intermediate, dtype }: Case) {
