@@ -110,6 +110,18 @@ describe("random", () => {
     expect(draw(7)).not.toEqual(draw(8));
   });
 
+  it("a permutation has every number once, and each is likely anywhere", () => {
+    const random = createRandom(5);
+    const first = new Array<number>(6).fill(0);
+    for (let i = 0; i < 6000; i++) {
+      const order = random.permutation(6);
+      expect([...order].sort()).toEqual([0, 1, 2, 3, 4, 5]);
+      first[order[0]!]!++;
+    }
+    expect(Math.max(...first.map((count) => Math.abs(count - 1000)))).toBeLessThan(130);
+    expect(random.permutation(0)).toHaveLength(0);
+  });
+
   it("is uniform and normal to within the noise of 50000 draws", () => {
     const random = createRandom(11);
     const normals = random.normals(50_000, 2);

@@ -8,6 +8,8 @@ export interface Random {
   normal(): number;
   /** `length` standard normal numbers, each times `scale` (1 when not given). */
   normals(length: number, scale?: number): Float32Array;
+  /** 0 … `length` − 1 in random order (Fisher and Yates). */
+  permutation(length: number): Int32Array;
 }
 
 /** A {@link Random} seeded by the low 32 bits of `seed`: mulberry32, with Box–Muller for the normal distribution. */
@@ -20,9 +22,19 @@ export function createRandom(seed: number): Random {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
   const normal = (): number => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+  const integer = (below: number): number => Math.floor(uniform() * below);
+  const permutation = (length: number): Int32Array => {
+    const order = Int32Array.from({ length }, (_, i) => i);
+    for (let i = length - 1; i > 0; i--) {
+      const j = integer(i + 1);
+      [order[i], order[j]] = [order[j]!, order[i]!];
+    }
+    return order;
+  };
   return {
     uniform,
-    integer: (below) => Math.floor(uniform() * below),
+    integer,
+    permutation,
     normal,
     normals: (length, scale = 1) => Float32Array.from({ length }, () => normal() * scale),
   };

@@ -19,11 +19,7 @@ export class BatchDriver {
       throw new RangeError(`${batch} sequences want ${each * batch} pages, the cache has ${pageCount}`);
     }
     const random = createRandom(batch);
-    const order = Array.from({ length: pageCount }, (_, page) => page);
-    for (let i = pageCount - 1; i > 0; i--) {
-      const j = random.integer(i + 1);
-      [order[i], order[j]] = [order[j]!, order[i]!];
-    }
+    const order = [...random.permutation(pageCount)];
     this.#model = model;
     this.#pages = Array.from({ length: batch }, (_, b) => order.slice(b * each, (b + 1) * each));
     this.#tokens = Array.from({ length: batch }, () => random.integer(vocabSize));

@@ -8,6 +8,8 @@ const POOL_BYTES = 2 ** 32;
 const ROUNDS = 5;
 
 /** The better of each of two measurements; one of them may be missing. */
+export function bestCeilings(a: Ceilings, b: Ceilings | null): Ceilings;
+export function bestCeilings(a: Ceilings | null, b: Ceilings | null): Ceilings | null;
 export function bestCeilings(a: Ceilings | null, b: Ceilings | null): Ceilings | null {
   if (a === null || b === null) return a ?? b;
   return {

@@ -1,18 +1,17 @@
-import { decodeToF32 } from "../base/convert.ts";
 import { createRandom } from "../base/random.ts";
 import type { Device, DeviceBuffer, Program } from "../device/device.ts";
 import { type MlaDecodeSizes, mlaDecodeWorkspaceBytes } from "../kernels/common/mla-partials.ts";
 import type { MlaDecodeCudaOptions } from "../kernels/mla-decode/mla-decode.cuda.ts";
 import { mlaDecode } from "../kernels/mla-decode/mla-decode.ts";
-import { mlaRowReference } from "../kernels/mla-decode/reference.ts";
-import { fillRandom, timeRuns } from "./gpu-memory.ts";
+import { type RowTruth, readBf16, readTruth, worstRowError } from "./gpu-decode-truth.ts";
+import { fillRandom, timeRuns, warmUp } from "./gpu-memory.ts";
 
 const LATENT = 512;
 const ROPE = 64;
 const WIDTH = LATENT + ROPE;
 const PAGE = 64;
 const PAGE_BYTES = PAGE * WIDTH * 2;
-/** Bytes over which cold calls go round: several times the second-level cache. */
+/** Bytes of cache over which cold calls go round: several times the second-level cache. */
 const COLD_BYTES = 300e6;
 const MOST_CALLS = 512;
 const SOFTMAX_SCALE = 192 ** -0.5;
@@ -33,6 +32,7 @@ export interface GpuDecodeResult extends GpuDecodeShape {
   readonly coldMicroseconds: number;
   /** The same inputs again and again. */
   readonly warmMicroseconds: number;
+  /** Of the cold calls. */
   readonly teraflops: number;
   readonly gigabytesPerSecond: number;
   readonly worstError: number;
@@ -50,17 +50,22 @@ export function gpuDecodeCost({ batch, sQ, heads, length }: GpuDecodeShape): {
   };
 }
 
-/** A row, numbered through [batch, sQ, heads], and what it should be. */
-interface RowTruth {
-  readonly row: number;
-  readonly out: Float64Array;
-  readonly lse: number;
+/** What goes back when a shape is done. */
+interface Held {
+  free(): void;
+}
+
+/** What one call reads. */
+interface Call {
+  readonly table: DeviceBuffer;
+  readonly pages: Int32Array;
+  readonly q: DeviceBuffer;
+  /** Bytes before it in the queries' pool. */
+  readonly qOffset: number;
 }
 
 /** A large cache of random pages, in which every shape finds its own. */
 export class GpuDecodeBench {
-  #truth: { readonly key: string; readonly rows: RowTruth[] } | undefined;
-
   private constructor(
     readonly device: Device,
     readonly pool: DeviceBuffer,
@@ -69,7 +74,7 @@ export class GpuDecodeBench {
     readonly lse: DeviceBuffer,
   ) {}
 
-  /** Fills `poolBytes` of cache and queries for `rows` rows. */
+  /** Fills `poolBytes` of cache, and queries for `rows` rows. Throws UserError when the device has no room. */
   static async create(device: Device, poolBytes: number, rows: number): Promise<GpuDecodeBench> {
     const pool = device.allocate(Math.floor(poolBytes / PAGE_BYTES) * PAGE_BYTES, "cache");
     const q = device.allocate(rows * WIDTH * 2, "q");
@@ -79,34 +84,33 @@ export class GpuDecodeBench {
     return new GpuDecodeBench(device, pool, q, out, lse);
   }
 
-  /** Checks a shape, then times it `rounds` times cold and warm; medians. Throws RangeError when a result is wrong. */
+  /**
+   * Checks a shape, cold and warm, then times both `rounds` times; medians. Throws RangeError when a result is wrong or the
+   * shape does not fit the cache.
+   */
   async measure(
     shape: GpuDecodeShape,
     rounds: number,
     cuda: MlaDecodeCudaOptions = {},
   ): Promise<GpuDecodeResult> {
     const { flops, bytes } = gpuDecodeCost(shape);
-    const calls = Math.max(4, Math.min(MOST_CALLS, Math.ceil(COLD_BYTES / bytes)));
-    const held: DeviceBuffer[] = [];
-    const tables = this.#makeTables(shape, calls, held);
-    const truth = await this.#truthOf(shape, tables[0]!.pages);
-    const cold = this.#record(shape, cuda, tables, held);
-    const warm = this.#record(
-      shape,
-      cuda,
-      tables.map(() => tables[0]!),
-      held,
-    );
+    const held: Held[] = [];
     try {
-      warm.run();
-      const worstError = await this.#worstError(truth);
-      if (!(worstError <= TOLERANCE)) {
-        throw new RangeError(`mla-decode ${JSON.stringify(shape)} is wrong: error ${worstError}`);
-      }
-      cold.run();
-      const perCall = async (program: Program) =>
-        ((await timeRuns(program, rounds))[rounds >> 1]! * 1e3) / tables.length;
-      const [coldMicroseconds, warmMicroseconds] = [await perCall(cold), await perCall(warm)];
+      const calls = this.#makeCalls(shape, held);
+      // Both end with the call that is compared with float64.
+      const last = calls.at(-1)!;
+      const cold = this.#record(shape, cuda, calls, held);
+      const warm = this.#record(shape, cuda, new Array(calls.length).fill(last), held);
+      const truth = await this.#truthOf(shape, last);
+      const worstError = Math.max(
+        await this.#check(shape, cold, truth),
+        await this.#check(shape, warm, truth),
+      );
+      const time = async (program: Program) => {
+        await warmUp(program);
+        return ((await timeRuns(program, rounds))[rounds >> 1]! * 1e3) / calls.length;
+      };
+      const [coldMicroseconds, warmMicroseconds] = [await time(cold), await time(warm)];
       return {
         ...shape,
         ...{ coldMicroseconds, warmMicroseconds, worstError },
@@ -114,101 +118,100 @@ export class GpuDecodeBench {
         gigabytesPerSecond: bytes / coldMicroseconds / 1e3,
       };
     } finally {
-      for (const one of [cold, warm, ...held]) one.free();
+      for (const one of held.reverse()) one.free();
     }
   }
 
-  #keep(held: DeviceBuffer[], data: ArrayBufferView, label: string): DeviceBuffer {
+  /** Gives all memory back. */
+  free(): void {
+    for (const buffer of [this.pool, this.q, this.out, this.lse]) buffer.free();
+  }
+
+  #keep(held: Held[], data: ArrayBufferView, label: string): DeviceBuffer {
     const buffer = this.device.allocate(data.byteLength, label);
-    this.device.write(buffer, data);
     held.push(buffer);
+    this.device.write(buffer, data);
     return buffer;
   }
 
-  /** Block tables of `calls` calls: pages of the pool, spread over it, no page twice in a call. */
-  #makeTables({ batch, length }: GpuDecodeShape, calls: number, held: DeviceBuffer[]) {
+  /** Calls with pages spread over the cache, no page twice in a call, and queries spread over theirs. */
+  #makeCalls(shape: GpuDecodeShape, held: Held[]): Call[] {
+    const { batch, sQ, heads, length } = shape;
+    const count = Math.max(4, Math.min(MOST_CALLS, Math.ceil(COLD_BYTES / gpuDecodeCost(shape).bytes)));
     const pages = this.pool.bytes / PAGE_BYTES;
     const wanted = batch * Math.ceil(length / PAGE);
     if (wanted > pages) throw new RangeError(`the pool has ${pages} pages, the shape wants ${wanted}`);
-    const order = Int32Array.from({ length: pages }, (_, i) => i);
-    const random = createRandom(3);
-    for (let i = pages - 1; i > 0; i--) {
-      const j = random.integer(i + 1);
-      [order[i], order[j]] = [order[j]!, order[i]!];
-    }
-    const all = new Int32Array(calls * wanted).map((_, i) => order[i % pages]!);
+    const order = createRandom(3).permutation(pages);
+    const all = new Int32Array(count * wanted).map((_, i) => order[i % pages]!);
     const buffer = this.#keep(held, all, "tables");
-    return Array.from({ length: calls }, (_, call) => ({
-      buffer: buffer.slice(call * wanted * 4, wanted * 4),
+    const qBytes = batch * sQ * heads * WIDTH * 2;
+    const queries = Math.floor(this.q.bytes / qBytes);
+    return Array.from({ length: count }, (_, call) => ({
+      table: buffer.slice(call * wanted * 4, wanted * 4),
       pages: all.subarray(call * wanted, (call + 1) * wanted),
+      q: this.q.slice((call % queries) * qBytes, qBytes),
+      qOffset: (call % queries) * qBytes,
     }));
   }
 
   #record(
     { batch, sQ, heads, length }: GpuDecodeShape,
     cuda: MlaDecodeCudaOptions,
-    tables: readonly { readonly buffer: DeviceBuffer }[],
-    held: DeviceBuffer[],
+    calls: readonly Call[],
+    held: Held[],
   ): Program {
     const sizes: MlaDecodeSizes = {
       ...{ batch, sQ, heads, latentWidth: LATENT, ropeWidth: ROPE, maxLen: length },
     };
     const cacheSeqlens = this.#keep(held, new Int32Array(batch).fill(length), "lengths");
-    const workspaceBytes = cuda.variant === "portable" ? mlaDecodeWorkspaceBytes(sizes) : 4;
-    const workspace = this.device.allocate(workspaceBytes, "workspace");
+    const workspace = this.device.allocate(mlaDecodeWorkspaceBytes(sizes), "workspace");
     held.push(workspace);
     const maxPages = Math.ceil(length / PAGE);
-    return this.device.record((launch) => {
-      for (const { buffer } of tables) {
+    const program = this.device.record((launch) => {
+      for (const { table: blockTable, q } of calls) {
         mlaDecode(launch, {
-          ...{ ...sizes, mask: "causal", blockTable: buffer, maxPages, cacheSeqlens, workspace, cuda },
-          ...{ q: this.q, qDtype: "bf16", out: this.out, outDtype: "bf16", lse: this.lse },
+          ...{ ...sizes, mask: "causal", blockTable, maxPages, cacheSeqlens, workspace, cuda },
+          ...{ q, qDtype: "bf16", out: this.out, outDtype: "bf16", lse: this.lse },
           cache: { buffer: this.pool, dtype: "bf16", pageSize: PAGE },
           softmaxScale: SOFTMAX_SCALE,
         });
       }
     });
+    held.push(program);
+    return program;
   }
 
-  async #readBf16(buffer: DeviceBuffer, first: number, count: number): Promise<Float32Array> {
-    return decodeToF32(new Uint8Array(await this.device.read(buffer, first * 2, count * 2)), "bf16");
-  }
-
-  /** Float64 results of the first and the last row of the last sequence; the last shape's are kept. */
-  async #truthOf({ batch, sQ, heads, length }: GpuDecodeShape, pages: Int32Array): Promise<RowTruth[]> {
-    const key = [batch, sQ, heads, length].join();
-    if (this.#truth?.key === key) return this.#truth.rows;
+  /** Float64 results of the first and the last row of a call's last sequence. */
+  #truthOf({ batch, sQ, heads, length }: GpuDecodeShape, { pages, qOffset }: Call): Promise<RowTruth[]> {
     const perSequence = Math.ceil(length / PAGE);
-    const tokens: Float32Array[] = [];
-    for (const page of pages.subarray((batch - 1) * perSequence, batch * perSequence)) {
-      const values = await this.#readBf16(this.pool, page * PAGE * WIDTH, PAGE * WIDTH);
-      for (let t = 0; t < PAGE; t++) tokens.push(values.subarray(t * WIDTH, (t + 1) * WIDTH));
-    }
-    const rows: RowTruth[] = [];
-    for (const [row, hidden] of [
-      [(batch - 1) * sQ * heads, sQ - 1],
-      [batch * sQ * heads - 1, 0],
-    ] as const) {
-      const query = await this.#readBf16(this.q, row * WIDTH, WIDTH);
-      const visible = tokens.slice(0, length - hidden);
-      const reference = { query, tokens: visible, latentWidth: LATENT, softmaxScale: SOFTMAX_SCALE };
-      rows.push({ row, ...mlaRowReference(reference) });
-    }
-    this.#truth = { key, rows };
-    return rows;
+    const rowOf = (row: number, visible: number) => ({
+      ...{ row, visible, queryOffset: qOffset + row * WIDTH * 2 },
+    });
+    const rows = [rowOf((batch - 1) * sQ * heads, length - sQ + 1), rowOf(batch * sQ * heads - 1, length)];
+    return readTruth(this.device, this.q, rows, {
+      ...{ cache: this.pool, pages: pages.subarray((batch - 1) * perSequence), pageSize: PAGE },
+      ...{ latentWidth: LATENT, ropeWidth: ROPE, softmaxScale: SOFTMAX_SCALE },
+    });
   }
 
-  /** Largest error of those rows, relative to max(absolute, a twentieth). */
-  async #worstError(truth: readonly RowTruth[]): Promise<number> {
+  /** Runs a program over an output of NaN; the worst error of those rows. Throws RangeError when it is too large. */
+  async #check(shape: GpuDecodeShape, program: Program, truth: readonly RowTruth[]): Promise<number> {
+    const { device, out, lse } = this;
+    for (const { row } of truth) {
+      device.write(out, new Uint8Array(LATENT * 2).fill(0xff), row * LATENT * 2);
+      device.write(lse, new Uint8Array(4).fill(0xff), row * 4);
+    }
+    program.run();
     let worst = 0;
     for (const expected of truth) {
-      const out = await this.#readBf16(this.out, expected.row * LATENT, LATENT);
-      const [lse] = new Float32Array(await this.device.read(this.lse, expected.row * 4, 4));
-      const errorOf = (actual: number, truth: number) =>
-        Math.abs(actual - truth) / Math.max(Math.abs(truth), 0.05);
-      const errors = Array.from(out, (value, i) => errorOf(value, expected.out[i]!));
-      for (const error of [...errors, errorOf(lse!, expected.lse)]) if (!(error <= worst)) worst = error;
+      const values = await readBf16(device, out, expected.row * LATENT * 2, LATENT);
+      const [sum = Number.NaN] = new Float32Array(await device.read(lse, expected.row * 4, 4));
+      const error = worstRowError(values, sum, expected);
+      if (!(error <= worst)) worst = error;
     }
-    return worst;
+    if (worst <= TOLERANCE) return worst;
+    throw new RangeError(
+      `mla-decode ${JSON.stringify(shape)} is not timed because its results are wrong: error ${worst}`,
+    );
   }
 }

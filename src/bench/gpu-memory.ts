@@ -56,6 +56,16 @@ export async function timeRuns(program: { time(): Promise<number> }, count: numb
   return times.sort((a, b) => a - b);
 }
 
+/** Milliseconds of work before the first timing: a GPU that had nothing to do runs at a lower clock. */
+const WARM_MS = 30;
+
+/** Runs a program until the GPU has worked for a while, twice at least. */
+export async function warmUp(program: { time(): Promise<number> }): Promise<void> {
+  let milliseconds = await program.time();
+  for (let runs = 1; milliseconds < WARM_MS && runs < 100; runs++) milliseconds += await program.time();
+  await program.time();
+}
+
 /** Measures both ceilings; `pool` is memory to read, with random values in it. */
 export async function measureGpuCeilings(device: Device, pool: DeviceBuffer): Promise<GpuCeilings> {
   const bytes = Math.min(STREAM_BYTES, pool.bytes);
@@ -64,7 +74,10 @@ export async function measureGpuCeilings(device: Device, pool: DeviceBuffer): Pr
   const reading = device.record((launch) => launch(read, blocks * 4, [pool, sink], [bytes / 16]));
   const multiplying = device.record((launch) => launch(multiply, blocks, [sink], [STEPS]));
   try {
-    const [readTimes, tensorTimes] = [await timeRuns(reading, 9), await timeRuns(multiplying, 9)];
+    await warmUp(reading);
+    const readTimes = await timeRuns(reading, 9);
+    await warmUp(multiplying);
+    const tensorTimes = await timeRuns(multiplying, 9);
     return {
       bytesPerSecond: bytes / (readTimes[4]! / 1e3),
       flopsPerSecond: (blocks * STEPS * STEP_FLOPS) / (tensorTimes[4]! / 1e3),

@@ -1,5 +1,6 @@
-import { UserError } from "../base/errors.ts";
+import { errorMessage, UserError } from "../base/errors.ts";
 import type { Device } from "../device/device.ts";
+import { bestCeilings } from "./device-ceilings.ts";
 import { GpuDecodeBench, type GpuDecodeResult, type GpuDecodeShape, gpuDecodeCost } from "./gpu-decode.ts";
 import { type GpuCeilings, measureGpuCeilings } from "./gpu-memory.ts";
 import { threeDigits } from "./report.ts";
@@ -28,26 +29,43 @@ const MOST_ROWS = 128 * 2 * 128;
 export interface GpuCaseResult extends GpuDecodeResult {
   readonly name: string;
   readonly bound: "compute" | "memory";
-  /** Floor by that ceiling over the cold time. */
+  /** What that ceiling allows. */
+  readonly floorMicroseconds: number;
+  /** The floor over the cold time. */
   readonly fraction: number;
+}
+
+/** A shape that was not timed: its results are wrong, or it could not be run. */
+export interface GpuCaseFailure {
+  readonly name: string;
+  readonly reason: string;
 }
 
 /** Everything that one run on a GPU measures. */
 export interface GpuBenchResult {
   readonly device: string;
+  /** Measured before the first shape and after the last; the better of each. */
   readonly ceilings: GpuCeilings;
   readonly results: readonly GpuCaseResult[];
+  readonly failures: readonly GpuCaseFailure[];
+  readonly seconds: number;
 }
+
+/** Told of each shape when it is done; `outcome` says how it went in a few words. */
+export type OnGpuCase = (name: string, done: number, outcome: string) => void;
 
 function nameOf({ batch, sQ, heads, length }: GpuDecodeShape): string {
   return `mla-decode b=${batch} s_q=${sQ} h=${heads} d_c=512 d_r=64 s=${length} bf16`;
 }
 
-function besideCeiling(result: GpuDecodeResult, ceilings: GpuCeilings): GpuCaseResult {
+/** Adds to a result what `ceilings` allow. */
+export function besideCeiling(result: GpuDecodeResult, ceilings: GpuCeilings): GpuCaseResult {
   const { flops, bytes } = gpuDecodeCost(result);
   const [compute, memory] = [flops / ceilings.flopsPerSecond, bytes / ceilings.bytesPerSecond];
-  const fraction = Math.max(compute, memory) / (result.coldMicroseconds / 1e6);
-  return { ...result, name: nameOf(result), bound: compute > memory ? "compute" : "memory", fraction };
+  const floorMicroseconds = Math.max(compute, memory) * 1e6;
+  const fraction = floorMicroseconds / result.coldMicroseconds;
+  const bound = compute > memory ? "compute" : "memory";
+  return { ...result, name: nameOf(result), bound, floorMicroseconds, fraction };
 }
 
 /** The shapes whose names hold every word of `filter`. Throws UserError when there is none. */
@@ -63,30 +81,58 @@ export function chooseGpuShapes(filter: string): GpuDecodeShape[] {
   );
 }
 
-/** Checks and times mla-decode on a GPU, after its ceilings. Throws RangeError when a result is wrong. */
+/** Checks and times mla-decode on a GPU, its ceilings before and after. Throws UserError when the device has no room. */
 export async function runGpuBench(
   device: Device,
   wanted: readonly GpuDecodeShape[],
   rounds: number,
-  onCase: (name: string, index: number) => void,
+  onCase: OnGpuCase,
 ): Promise<GpuBenchResult> {
+  const start = performance.now();
   const bench = await GpuDecodeBench.create(device, POOL_BYTES, MOST_ROWS);
-  const ceilings = await measureGpuCeilings(device, bench.pool);
-  const results: GpuCaseResult[] = [];
-  for (const [index, shape] of wanted.entries()) {
-    onCase(nameOf(shape), index);
-    results.push(besideCeiling(await bench.measure(shape, rounds), ceilings));
+  try {
+    const first = await measureGpuCeilings(device, bench.pool);
+    const measured: GpuDecodeResult[] = [];
+    const failures: GpuCaseFailure[] = [];
+    for (const [index, shape] of wanted.entries()) {
+      const name = nameOf(shape);
+      try {
+        const result = await bench.measure(shape, rounds);
+        measured.push(result);
+        onCase(name, index + 1, `${threeDigits(result.coldMicroseconds)} µs`);
+      } catch (error) {
+        failures.push({ name, reason: errorMessage(error) });
+        onCase(name, index + 1, errorMessage(error));
+      }
+    }
+    // Where a fault has taken the device, what was measured before it is kept.
+    const again = await measureGpuCeilings(device, bench.pool).catch(() => null);
+    const ceilings = bestCeilings(first, again);
+    const results = measured.map((result) => besideCeiling(result, ceilings));
+    return { device: device.name, ceilings, results, failures, seconds: (performance.now() - start) / 1e3 };
+  } finally {
+    bench.free();
   }
-  return { device: device.name, ceilings, results };
 }
 
 /** The results as rows of a table; the first is the head. */
-export function gpuTableOf({ results }: GpuBenchResult): string[][] {
-  const head = ["case", "cold µs", "warm µs", "TFLOPS", "GB/s", "of ceiling", "bound by", "worst error"];
+export function gpuTableOf({ results }: Pick<GpuBenchResult, "results">): string[][] {
+  const head = [
+    "case",
+    "cold µs",
+    "warm µs",
+    "floor µs",
+    "TFLOPS",
+    "GB/s",
+    "of ceiling",
+    "bound by",
+    "worst error",
+  ];
   const rows = results.map((result) => [
     result.name,
     threeDigits(result.coldMicroseconds),
     threeDigits(result.warmMicroseconds),
+    threeDigits(result.floorMicroseconds),
     threeDigits(result.teraflops),
     threeDigits(result.gigabytesPerSecond),
     `${(100 * result.fraction).toFixed(0)} %`,

@@ -1,4 +1,4 @@
-import { chooseGpuShapes, gpuTableOf, runGpuBench } from "../../bench/gpu-run.ts";
+import { chooseGpuShapes, type GpuBenchResult, gpuTableOf, runGpuBench } from "../../bench/gpu-run.ts";
 import { createDeviceReport, threeDigits, writeReport } from "../../bench/report.ts";
 import { openDevice } from "../../device/open.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
@@ -12,26 +12,35 @@ export interface GpuKernelFlags {
   readonly json?: boolean;
 }
 
-/** `flashmla bench kernel --device cuda`: mla-decode beside what the GPU's memory and tensor cores reach in the same process. */
+function printGpuReport(report: GpuBenchResult & { readonly rounds: number }): void {
+  const { bytesPerSecond, flopsPerSecond } = report.ceilings;
+  printLine(
+    `${report.device}: reads ${threeDigits(bytesPerSecond / 1e9)} GB/s, multiplies ${threeDigits(flopsPerSecond / 1e12)} TFLOPS (bf16)\n` +
+      `µs: median of ${report.rounds} graphs of many calls; cold: inputs go round 300 MB, warm: the same again and again\n` +
+      "floor: what the binding ceiling allows; TFLOPS, GB/s and the share of the ceiling are of the cold time\n",
+  );
+  const [head = "", ...lines] = formatTable(gpuTableOf(report)).split("\n");
+  printLine([paint.bold(head), ...lines, ""].join("\n"));
+  for (const { name, reason } of report.failures) printLine(`${paint.red("not timed")}: ${name}: ${reason}`);
+}
+
+/**
+ * `flashmla bench kernel --device cuda`: mla-decode beside what the GPU's memory and tensor cores reach in the same process. Exit code 1
+ * when a shape could not be timed; the others are told all the same.
+ */
 export async function benchGpuKernel(flags: GpuKernelFlags, version: string): Promise<void> {
   const shapes = chooseGpuShapes(flags.case);
   const device = await openDevice({ kind: "cuda" });
   try {
-    const onCase = (name: string, index: number) => note(`[${index + 1}/${shapes.length}] ${name}`);
+    const onCase = (name: string, done: number, outcome: string) =>
+      note(`[${done}/${shapes.length}] ${name}: ${outcome}`);
     const measured = await runGpuBench(device, shapes, flags.rounds, onCase);
     const named = { name: flags.name, rounds: flags.rounds, ...measured };
     const report = createDeviceReport(named, version, device);
-    if (!flags.json) {
-      const { bytesPerSecond, flopsPerSecond } = report.ceilings;
-      printLine(
-        `${report.device}: reads ${threeDigits(bytesPerSecond / 1e9)} GB/s, multiplies ${threeDigits(flopsPerSecond / 1e12)} ` +
-          "TFLOPS; each call within a graph of many\n",
-      );
-      const [head = "", ...lines] = formatTable(gpuTableOf(report)).split("\n");
-      printLine([paint.bold(head), ...lines, ""].join("\n"));
-    }
+    if (!flags.json) printGpuReport(report);
     if (flags.out !== undefined) note(`Written to ${await writeReport(report, flags.out)}`);
     printJson(report);
+    if (report.failures.length > 0) process.exitCode = 1;
   } finally {
     await device.close();
   }

@@ -1,19 +1,25 @@
 import type { Command } from "commander";
-import { type GpuLayerResult, type GpuLayerShape, measureGpuLayer } from "../../bench/gpu-layer.ts";
-import { measureGpuCeilings } from "../../bench/gpu-memory.ts";
+import { errorMessage } from "../../base/errors.ts";
+import { type GpuLayerResult, measureGpuLayer } from "../../bench/gpu-layer.ts";
+import type { GpuLayerShape } from "../../bench/gpu-layer-memory.ts";
+import { type GpuCeilings, measureGpuCeilings } from "../../bench/gpu-memory.ts";
 import { createDeviceReport, threeDigits, writeReport } from "../../bench/report.ts";
+import type { Device } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
 import { integerFlag } from "../flags.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 
 /** Heads, sequences, and the context lengths that are measured with them. */
-const shapes: readonly (readonly [heads: number, batch: number, lengths: readonly number[]])[] = [
+const grid: readonly (readonly [heads: number, batch: number, lengths: readonly number[]])[] = [
   [128, 1, [512, 4096, 8192, 32_768]],
   [16, 1, [512, 4096, 8192, 32_768]],
   [128, 8, [512, 4096, 8192]],
   [128, 32, [512, 4096]],
   [16, 32, [512, 4096]],
 ];
+const shapes: readonly GpuLayerShape[] = grid.flatMap(([heads, batch, lengths]) =>
+  lengths.map((length) => ({ heads, batch, length })),
+);
 const CEILING_BYTES = 4e9;
 
 interface LayerFlags {
@@ -23,44 +29,82 @@ interface LayerFlags {
   readonly json?: boolean;
 }
 
-function tableOf(results: readonly GpuLayerResult[], bytesPerSecond: number): string[][] {
-  const head = ["heads", "batch", "context", "µs", "floor µs", "prologue", "decode", "epilogue", "error"];
-  const rows = results.map(({ heads, batch, length, bytes, worstError, ...times }) => [
-    ...[heads, batch, length].map(String),
-    ...[times.microseconds, (bytes / bytesPerSecond) * 1e6, times.prologue, times.decode, times.epilogue].map(
-      threeDigits,
-    ),
-    worstError.toExponential(1),
-  ]);
-  return [head, ...rows];
+interface LayerReport {
+  readonly device: string;
+  readonly rounds: number;
+  readonly ceilings: GpuCeilings;
+  readonly results: readonly GpuLayerResult[];
+  /** Shapes that were not timed. */
+  readonly failures: readonly { readonly name: string; readonly reason: string }[];
+}
+
+function tableOf({ results, ceilings }: LayerReport): string[][] {
+  const head = ["heads", "batch", "context", "µs", "floor µs", "of ceiling", "bound by"];
+  const stages = ["prologue µs", "decode µs", "epilogue µs", "error"];
+  const rows = results.map(({ heads, batch, length, bytes, flops, worstError, ...times }) => {
+    const [memory, compute] = [bytes / ceilings.bytesPerSecond, flops / ceilings.flopsPerSecond];
+    const floor = Math.max(memory, compute) * 1e6;
+    return [
+      ...[heads, batch, length].map(String),
+      ...[times.microseconds, floor].map(threeDigits),
+      `${((100 * floor) / times.microseconds).toFixed(0)} %`,
+      compute > memory ? "compute" : "memory",
+      ...[times.prologue, times.decode, times.epilogue].map(threeDigits),
+      worstError.toExponential(1),
+    ];
+  });
+  return [[...head, ...stages], ...rows];
+}
+
+function printReport(report: LayerReport): void {
+  const { bytesPerSecond, flopsPerSecond } = report.ceilings;
+  printLine(
+    `${report.device}: reads ${threeDigits(bytesPerSecond / 1e9)} GB/s, multiplies ${threeDigits(flopsPerSecond / 1e12)} TFLOPS (bf16)\n` +
+      "From a layer's projections to its heads' values, d_c=512, bf16, weights and caches of 16 layers in turn;\n" +
+      "floor: what the binding ceiling allows for the whole; stages: each in a graph of its own\n",
+  );
+  const [head = "", ...lines] = formatTable(tableOf(report)).split("\n");
+  printLine([paint.bold(head), ...lines, ""].join("\n"));
+  for (const { name, reason } of report.failures) printLine(`${paint.red("not timed")}: ${name}: ${reason}`);
+}
+
+async function measureCeilings(device: Device): Promise<GpuCeilings> {
+  const pool = device.allocate(CEILING_BYTES, "read ceiling");
+  try {
+    return await measureGpuCeilings(device, pool);
+  } finally {
+    pool.free();
+  }
+}
+
+async function measureLayers(device: Device, rounds: number): Promise<LayerReport> {
+  const ceilings = await measureCeilings(device);
+  const results: GpuLayerResult[] = [];
+  const failures: { name: string; reason: string }[] = [];
+  for (const [i, shape] of shapes.entries()) {
+    const name = `h=${shape.heads} b=${shape.batch} s=${shape.length}`;
+    const told = (outcome: string) => note(`[${i + 1}/${shapes.length}] ${name}: ${outcome}`);
+    try {
+      const result = await measureGpuLayer(device, shape, rounds);
+      results.push(result);
+      told(`${threeDigits(result.microseconds)} µs`);
+    } catch (error) {
+      failures.push({ name, reason: errorMessage(error) });
+      told(errorMessage(error));
+    }
+  }
+  return { device: device.name, rounds, ceilings, results, failures };
 }
 
 async function benchLayer(flags: LayerFlags, version: string): Promise<void> {
-  const wanted: GpuLayerShape[] = shapes.flatMap(([heads, batch, lengths]) =>
-    lengths.map((length) => ({ heads, batch, length })),
-  );
   const device = await openDevice({ kind: "cuda" });
   try {
-    const pool = device.allocate(CEILING_BYTES, "read ceiling");
-    const ceilings = await measureGpuCeilings(device, pool);
-    pool.free();
-    const results: GpuLayerResult[] = [];
-    for (const [i, shape] of wanted.entries()) {
-      note(`[${i + 1}/${wanted.length}] h=${shape.heads} b=${shape.batch} s=${shape.length}`);
-      results.push(await measureGpuLayer(device, shape, flags.rounds));
-    }
-    const measured = { name: flags.name, device: device.name, rounds: flags.rounds, ceilings, results };
+    const measured = { name: flags.name, ...(await measureLayers(device, flags.rounds)) };
     const report = createDeviceReport(measured, version, device);
-    if (!flags.json) {
-      printLine(
-        `${device.name}: reads ${threeDigits(ceilings.bytesPerSecond / 1e9)} GB/s. From a layer's projections to its heads' values, d_c=512, ` +
-          "bf16, weights and caches of 16 layers in turn; stages: each in a graph of its own\n",
-      );
-      const [head = "", ...lines] = formatTable(tableOf(results, ceilings.bytesPerSecond)).split("\n");
-      printLine([paint.bold(head), ...lines, ""].join("\n"));
-    }
+    if (!flags.json) printReport(report);
     if (flags.out !== undefined) note(`Written to ${await writeReport(report, flags.out)}`);
     printJson(report);
+    if (report.failures.length > 0) process.exitCode = 1;
   } finally {
     await device.close();
   }
