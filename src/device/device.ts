@@ -54,6 +54,11 @@ export interface CudaTensorMap {
   readonly boxRows: number;
   /** At most 64. */
   readonly boxColumns: number;
+  /**
+   * Makes it a map of three dimensions, [boxColumns, rows, columns / boxColumns], and one copy fetches this many neighbouring boxes,
+   * which lie one after the other in shared memory. `columns` is then a multiple of boxColumns.
+   */
+  readonly boxes?: number;
 }
 
 /**

@@ -213,6 +213,22 @@ describe("LaunchArena", () => {
       0,
     ]);
   });
+
+  it("describes a tensor map of several boxes a copy in three dimensions", () => {
+    const { library, calls } = fakeLibrary();
+    const [map] = launch.entry.tensorMaps!;
+    const entry = { ...launch.entry, tensorMaps: [{ ...map!, boxes: 3 }] };
+    new LaunchArena(new CudaDriver(library)).launch({ ...launch, entry }, shared, 0n);
+    const values = calls.find(({ name }) => name === "cuTensorMapEncodeTiled")?.values.slice(2, 8);
+    expect(values).toEqual([
+      3,
+      0xb000n,
+      BigUint64Array.of(64n, 640n, 9n),
+      BigUint64Array.of(1152n, 128n),
+      Uint32Array.of(64, 64, 3),
+      Uint32Array.of(1, 1, 1),
+    ]);
+  });
 });
 
 describe("openDevice", () => {

@@ -129,16 +129,18 @@ export class LaunchArena {
   }
 
   #encodeTensorMap(at: number, map: NonNullable<CudaEntry["tensorMaps"]>[number], address: bigint): void {
+    const { rows, columns, boxRows, boxColumns, boxes } = map;
+    const flat = boxes === undefined;
     this.driver.call(
       "cuTensorMapEncodeTiled",
       this.#base + BigInt(at),
       UINT16,
-      2,
+      flat ? 2 : 3,
       address,
-      BigUint64Array.of(BigInt(map.columns), BigInt(map.rows)),
-      BigUint64Array.of(BigInt(map.columns * 2)),
-      Uint32Array.of(map.boxColumns, map.boxRows),
-      Uint32Array.of(1, 1),
+      BigUint64Array.from((flat ? [columns, rows] : [boxColumns, rows, columns / boxColumns]).map(BigInt)),
+      BigUint64Array.from((flat ? [columns * 2] : [columns * 2, boxColumns * 2]).map(BigInt)),
+      Uint32Array.from(flat ? [boxColumns, boxRows] : [boxColumns, boxRows, boxes]),
+      Uint32Array.from(flat ? [1, 1] : [1, 1, 1]),
       0,
       SWIZZLE_128B,
       PROMOTE_TO_256B,
