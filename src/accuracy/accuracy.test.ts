@@ -154,6 +154,14 @@ describe("a study", () => {
     expect(study.skipped).toHaveLength(4);
     expect(study.skipped[0]!.reason).toContain("time limit");
   });
+  it("leaves out a context that would not be done in time, by the pace of those before it", async () => {
+    const lengths = [1024, 2 ** 22];
+    const deadline = performance.now() + 4000;
+    const study = await runStudy({ ...options(), streams: ["realistic"], lengths, deadline });
+    expect(study.attention.map(({ length }) => length)).toEqual([1024, 1024]);
+    expect(study.skipped[0]!.what).toBe("realistic, 4194304 tokens");
+    expect(study.skipped[0]!.reason).toMatch(/^it takes \d+ s .* leaves [0-4]; raise --time-limit$/);
+  });
   it("names a context that does not fit the device", async () => {
     const full = changedDevice(device, {
       allocate: () => {

@@ -15,7 +15,7 @@ export interface StudyOptions {
   readonly streams: readonly StreamName[];
   readonly dtypes: readonly LatentDtype[];
   readonly widths: Omit<StreamShape, "length" | "seed">;
-  /** Contexts that would begin later than this, by `performance.now()`, are left out and named. */
+  /** Contexts that would not be done by then, by `performance.now()`, are left out and named. */
   readonly deadline: number;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: (doneTokens: number, totalTokens: number) => void;
@@ -89,9 +89,14 @@ async function studyContext(
   }
 }
 
-function reasonToStop({ signal, deadline }: StudyOptions): string | null {
+/** Why a context of `length` tokens is not begun, or null; `pace` is the best so far, in milliseconds a token. */
+function reasonToStop({ signal, deadline }: StudyOptions, length: number, pace: number): string | null {
   if (signal?.aborted) return STOPPED;
-  return performance.now() > deadline ? "the time limit was reached; raise --time-limit" : null;
+  const left = deadline - performance.now();
+  if (left < 0) return "the time limit was reached; raise --time-limit";
+  if (pace * length <= left) return null;
+  const [wanted, rest] = [pace * length, left].map((milliseconds) => Math.round(milliseconds / 1000));
+  return `it takes ${wanted} s at the pace of the others and the time limit leaves ${rest}; raise --time-limit`;
 }
 
 /**
@@ -103,19 +108,22 @@ export async function runStudy(options: StudyOptions): Promise<Study> {
   const rows: Rows = { attention: [], accumulation: [], skipped: [] };
   const passes = streams.length * (devices.length * dtypes.length + 1);
   const total = lengths.reduce((sum, length) => sum + length, 0) * passes;
-  let done = 0;
+  let [done, pace] = [0, Number.POSITIVE_INFINITY];
   for (const length of lengths) {
     for (const stream of streams) {
       // Signals and the progress display get their turn.
       await new Promise((resolve) => setImmediate(resolve));
-      const reason = reasonToStop(options);
-      if (reason !== null) rows.skipped.push({ what: `${stream}, ${length} tokens`, reason });
-      else {
-        await studyContext(options, stream, length, rows, () => {
-          done += length;
-          onProgress?.(done, total);
-        });
+      const reason = reasonToStop(options, length, pace === Number.POSITIVE_INFINITY ? 0 : pace);
+      if (reason !== null) {
+        rows.skipped.push({ what: `${stream}, ${length} tokens`, reason });
+        continue;
       }
+      const start = performance.now();
+      await studyContext(options, stream, length, rows, () => {
+        done += length;
+        onProgress?.(done, total);
+      });
+      pace = Math.min(pace, (performance.now() - start) / length);
     }
   }
   return rows;

@@ -28,16 +28,14 @@ import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 import { startProgress } from "../progress.ts";
 
 const heldOutText = fileURLToPath(new URL("../../../data/shakespeare-held-out.txt", import.meta.url));
-/** 1k … 256k by fours; `--full` adds 1M, for which a device needs 2.4 GB. */
-const defaultLengths = [1024, 4096, 16384, 65536, 262144];
-const fullLengths = [...defaultLengths, 1048576];
+/** 1k … 1M by fours; the last takes 2.4 GB on the device. */
+const defaultLengths = [1024, 4096, 16384, 65536, 262144, 1048576];
 
 interface AccuracyFlags {
-  readonly lengths?: readonly number[];
-  readonly full?: boolean;
+  readonly lengths: readonly number[];
   readonly width: 128 | 256 | 512;
   readonly heads: number;
-  readonly timeLimit?: number;
+  readonly timeLimit: number;
   readonly device?: readonly string[];
   readonly threads?: number;
   readonly model: string | false;
@@ -106,7 +104,7 @@ async function openDevices({ device: kinds, model, threads }: AccuracyFlags): Pr
 }
 
 async function measure(flags: AccuracyFlags, signal: AbortSignal): Promise<Measured> {
-  const deadline = performance.now() + 1000 * (flags.timeLimit ?? (flags.full ? 3600 : 540));
+  const deadline = performance.now() + 1000 * flags.timeLimit;
   const devices = await openDevices(flags);
   const bar = startProgress("Measuring attention", "tokens");
   try {
@@ -115,7 +113,7 @@ async function measure(flags: AccuracyFlags, signal: AbortSignal): Promise<Measu
       flags.model === false ? null : await studyModel(first, flags.model, flags, deadline, signal);
     const study = await runStudy({
       ...{ devices, streams: streamNames, dtypes: latentDtypes, deadline, signal },
-      lengths: flags.lengths ?? (flags.full ? fullLengths : defaultLengths),
+      lengths: flags.lengths,
       widths: { latentWidth: flags.width, ropeWidth: 64, heads: flags.heads },
       onProgress: (done, total) => bar.update(done, total),
     });
@@ -168,17 +166,12 @@ export function addAccuracyCommand(program: Command): void {
     .description(
       "What each cache format costs: errors of attention against float64, and of a real model's text.",
     )
-    .option("--lengths <list>", "context lengths; default: 1k, 4k, 16k, 64k, 256k", lengthsFlag)
-    .option("--full", "also one million tokens")
+    .option("--lengths <list>", "context lengths, ascending", lengthsFlag, defaultLengths)
     .addOption(
       new Option("--width <d_c>", "width of the latent").choices(["128", "256", "512"]).default("512"),
     )
     .option("--heads <n>", "query rows of a context", integerFlag(1, 128), 4)
-    .option(
-      "--time-limit <s>",
-      "contexts that would begin later are left out and named; default: 540, with --full 3600",
-      integerFlag(1),
-    )
+    .option("--time-limit <s>", "contexts that would end later are left out and named", integerFlag(1), 540)
     .option(
       "--device <list>",
       `devices to measure side by side, some of ${deviceKinds.join(", ")}; the model runs on the first; default: the best one here`,
@@ -193,7 +186,7 @@ export function addAccuracyCommand(program: Command): void {
     .option("--json", "print the JSON line alone")
     .addHelpText(
       "after",
-      "\nMethod and findings: docs/accuracy.md\nExample: flashmla accuracy --full --html accuracy.html",
+      "\nMethod and findings: docs/accuracy.md\nExample: flashmla accuracy --html accuracy.html",
     )
     .action((flags: Omit<AccuracyFlags, "width"> & { width: string }) => {
       const width = { "128": 128, "256": 256 }[flags.width] ?? 512;
