@@ -110,6 +110,8 @@ export function derivationRows(): Rows {
   return [["where 67 % comes from", "saving"], ...rows];
 }
 
+const gpuCount = (count: number) => `${digits(count)} GPU${count === 1 ? "" : "s"}`;
+
 /** The answer in words. */
 export function findingsOf({ forms }: Plan, { load, deployment, model }: PlanInput): string[] {
   const [latent, , full] = forms as readonly [FormPlan, FormPlan, FormPlan];
@@ -124,12 +126,12 @@ export function findingsOf({ forms }: Plan, { load, deployment, model }: PlanInp
     ];
   }
   const enough = service.utilisation > 1 ? ", which is less than the load asks for" : "";
-  const answer = `${model.name} on ${deployment.gpu.name}: ${asked} take ${digits(service.gpus)} GPUs and ${dollars(service.dollarsPerMonth)} a month with a latent cache${enough}.`;
+  const answer = `${model.name} on ${deployment.gpu.name}: ${asked} take ${gpuCount(service.gpus)} and ${dollars(service.dollarsPerMonth)} a month with a latent cache${enough}.`;
   const others = forms.slice(1).map((plan) => {
     if (plan.service === null)
       return `with a ${cacheFormNames[plan.form]} cache: not at all (${obstacleText(plan)})`;
     const saving = 1 - service.gpus / plan.service.gpus;
-    return `with a ${cacheFormNames[plan.form]} cache: ${digits(plan.service.gpus)} GPUs (the latent cache saves ${percent(saving)})`;
+    return `with a ${cacheFormNames[plan.form]} cache: ${gpuCount(plan.service.gpus)} (the latent cache saves ${percent(saving)})`;
   });
   return [answer, `The same load ${others.join("; ")}.`, size];
 }

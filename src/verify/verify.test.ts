@@ -64,6 +64,16 @@ describe("verifyKernels", () => {
     expect(done).toEqual([1, 2]);
   });
 
+  it("begins no case after the signal, and keeps what was done", async () => {
+    const controller = new AbortController();
+    const one = fakeCase(async () => [finding]);
+    const { results, notBegun } = await verifyKernels({
+      ...{ cases: [one, one, one], targets: [target()], signal: controller.signal },
+      onCase: () => controller.abort(),
+    });
+    expect([results.length, notBegun]).toEqual([1, 2]);
+  });
+
   it("rejects with what is missing when no target opens", async () => {
     const options = { cases: [fakeCase(async () => [finding])], targets: [missing] };
     await expect(verifyKernels(options)).rejects.toThrow("There is no GPU here.");

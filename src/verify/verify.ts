@@ -20,6 +20,8 @@ export interface CaseResult {
 /** All results, and the targets that could not be opened. */
 export interface VerifyResult {
   readonly results: readonly CaseResult[];
+  /** Cases that were not begun because the signal came. */
+  readonly notBegun: number;
   readonly absent: readonly { readonly kind: string; readonly reason: string }[];
 }
 
@@ -29,6 +31,8 @@ export interface VerifyOptions {
   readonly targets: readonly VerifyTarget[];
   /** Called after each case with the number done. */
   readonly onCase?: (done: number) => void;
+  /** No further case is begun once it aborts; what was done is kept. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** A target that is opened when it is needed. */
@@ -85,21 +89,30 @@ async function openTargets(targets: readonly VerifyTarget[]) {
 /**
  * Runs every case on every target, the truth of a case made once for all of them. Throws UserError when no target opens.
  */
-export async function verifyKernels({ cases, targets, onCase }: VerifyOptions): Promise<VerifyResult> {
+export async function verifyKernels({
+  cases,
+  targets,
+  onCase,
+  signal,
+}: VerifyOptions): Promise<VerifyResult> {
   const { open, absent } = await openTargets(targets);
   const results: CaseResult[] = [];
+  let done = 0;
   try {
     if (open.length === 0) throw new UserError(absent.map(({ reason }) => reason).join(" "));
-    for (const [index, one] of cases.entries()) {
+    for (const one of cases) {
+      // Signals reach a busy process between cases.
+      await new Promise((resolve) => setImmediate(resolve));
+      if (signal?.aborted) break;
       const prepared = one.prepare();
       for (const target of open) {
         const outcome = await runCase(target, prepared);
         results.push({ device: target.name, case: one, outcome });
       }
-      onCase?.(index + 1);
+      onCase?.(++done);
     }
   } finally {
     await Promise.all(open.map((target) => target.close()));
   }
-  return { results, absent };
+  return { results, absent, notBegun: cases.length - done };
 }

@@ -46,6 +46,14 @@ describe("verify", () => {
     expect(lines.at(-1)).toMatch(/^Every kernel agrees with float64: \d+ runs on 2 devices, \d+ s\.$/);
   });
 
+  it("Ctrl-C: what was done is told, and how many cases were not begun; exit code 130", async () => {
+    const flags = ["verify", "--device", "cpu", "--filter", "mla-decode"];
+    const { code, stdout } = await runCli(flags, { interruptAfterMs: 5000 });
+    expect(code).toBe(130);
+    expect(stdout).toMatch(/^mla-\S+ .* pass$/m);
+    expect(stdout).toMatch(/Stopped by Ctrl-C: \d+ cases were not begun\.\nWhat was run agrees with float64/);
+  });
+
   it.each([
     [["--filter", "no-such-kernel"], /the kernels are embedding, rms-norm,/],
     [["--device", "abacus"], /abacus/],

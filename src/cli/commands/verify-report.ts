@@ -67,9 +67,9 @@ function printDevice(device: string, { rows, impossible }: Summary): void {
 
 /** Prints a table for each device, the failures, and a line that says how it went. */
 export function printSummary(
-  summary: Summary & Pick<VerifyResult, "absent"> & { readonly seconds: number },
+  summary: Summary & Pick<VerifyResult, "absent" | "notBegun"> & { readonly seconds: number },
 ): void {
-  const { devices, absent, failures, cases, seconds } = summary;
+  const { devices, absent, notBegun, failures, cases, seconds } = summary;
   for (const device of devices) printDevice(device, summary);
   for (const { kind, reason } of absent) printLine(paint.dim(`${kind} is not here: ${reason}`));
   for (const { device, kernel, group, shape, problem } of failures.slice(0, MOST_FAILURES)) {
@@ -83,7 +83,11 @@ export function printSummary(
     );
   }
   const took = `${cases} runs on ${devices.length} device${devices.length === 1 ? "" : "s"}, ${seconds.toFixed(0)} s`;
-  if (summary.isPassed) printLine(`${paint.green("Every kernel agrees with float64")}: ${took}.`);
+  if (notBegun > 0) printLine(paint.yellow(`Stopped by Ctrl-C: ${notBegun} cases were not begun.`));
+  if (summary.isPassed)
+    printLine(
+      `${paint.green(`${notBegun > 0 ? "What was run" : "Every kernel"} agrees with float64`)}: ${took}.`,
+    );
   else if (cases === 0) printLine(`${paint.red("Nothing could be run")}: see above.`);
   else printLine(`${paint.red(`${failures.length} failed`)}: ${took}.`);
 }

@@ -8,6 +8,7 @@ import { verifyTargets } from "../../verify/targets.ts";
 import { verifyKernels } from "../../verify/verify.ts";
 import { integerFlag } from "../flags.ts";
 import { disableFeatureOption } from "../model-flags.ts";
+import { withInterrupt } from "../model-session.ts";
 import { printJson } from "../output.ts";
 import { startProgress } from "../progress.ts";
 import { printSummary } from "./verify-report.ts";
@@ -55,20 +56,20 @@ function chooseCases({ filter = "", quick = false }: VerifyFlags): KernelCase[] 
   throw new UserError(`No quick case matches ${JSON.stringify(filter)}; run it without --quick.`);
 }
 
-async function verify(flags: VerifyFlags): Promise<void> {
+async function verify(flags: VerifyFlags, signal: AbortSignal): Promise<void> {
   const cases = chooseCases(flags);
   const kind = flags.device ?? (process.env.FLASHMLA_DEVICE || undefined);
   const start = performance.now();
   const progress = startProgress("verifying", "cases");
-  const { results, absent } = await verifyKernels({
-    cases,
+  const { results, absent, notBegun } = await verifyKernels({
+    ...{ cases, signal },
     targets: verifyTargets({ kind, threads: flags.threads, disableFeatures: flags.disableFeature }),
     onCase: (done) => progress.update(done, cases.length),
   }).finally(() => progress.stop());
-  const summary = { ...summarise(results), absent, seconds: (performance.now() - start) / 1000 };
+  const summary = { ...summarise(results), absent, notBegun, seconds: (performance.now() - start) / 1000 };
   if (flags.json) printJson(summary);
   else printSummary(summary);
-  if (!summary.isPassed) process.exitCode = 1;
+  if (!summary.isPassed && !signal.aborted) process.exitCode = 1;
 }
 
 /** Adds `flashmla verify`: every kernel on every device, against its float64 reference. */
@@ -85,5 +86,5 @@ export function addVerifyCommand(program: Command): void {
     .option("--quick", "a few small cases of every kernel")
     .option("--json", "print one JSON object")
     .addHelpText("after", help)
-    .action(verify);
+    .action((flags: VerifyFlags) => withInterrupt((signal) => verify(flags, signal)));
 }
