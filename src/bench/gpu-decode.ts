@@ -3,16 +3,15 @@ import type { Device, DeviceBuffer, Program } from "../device/device.ts";
 import { type MlaDecodeSizes, mlaDecodeWorkspaceBytes } from "../kernels/common/mla-partials.ts";
 import type { MlaDecodeCudaOptions } from "../kernels/mla-decode/mla-decode.cuda.ts";
 import { mlaDecode } from "../kernels/mla-decode/mla-decode.ts";
+import { COLD_BYTES, type GpuTiming, medianMicroseconds } from "./gpu-case.ts";
 import { type RowTruth, readBf16, readTruth, worstRowError } from "./gpu-decode-truth.ts";
-import { fillRandom, timeRuns, warmUp } from "./gpu-memory.ts";
+import { fillRandom } from "./gpu-memory.ts";
 
 const LATENT = 512;
 const ROPE = 64;
 const WIDTH = LATENT + ROPE;
 const PAGE = 64;
 const PAGE_BYTES = PAGE * WIDTH * 2;
-/** Bytes of cache over which cold calls go round: several times the second-level cache. */
-const COLD_BYTES = 300e6;
 const MOST_CALLS = 512;
 const SOFTMAX_SCALE = 192 ** -0.5;
 /** Largest error against float64 that passes, relative to max(absolute, 1/20): 16-bit probabilities and output. */
@@ -24,18 +23,6 @@ export interface GpuDecodeShape {
   readonly sQ: number;
   readonly heads: number;
   readonly length: number;
-}
-
-/** Its speed, of one call within a graph of many. */
-export interface GpuDecodeResult extends GpuDecodeShape {
-  /** Inputs from memory: each call of the graph has its own, over more than 256 MB in all. */
-  readonly coldMicroseconds: number;
-  /** The same inputs again and again. */
-  readonly warmMicroseconds: number;
-  /** Of the cold calls. */
-  readonly teraflops: number;
-  readonly gigabytesPerSecond: number;
-  readonly worstError: number;
 }
 
 /** FLOPs and bytes of a call with 16-bit q, cache and out. */
@@ -88,12 +75,7 @@ export class GpuDecodeBench {
    * Checks a shape, cold and warm, then times both `rounds` times; medians. Throws RangeError when a result is wrong or the
    * shape does not fit the cache.
    */
-  async measure(
-    shape: GpuDecodeShape,
-    rounds: number,
-    cuda: MlaDecodeCudaOptions = {},
-  ): Promise<GpuDecodeResult> {
-    const { flops, bytes } = gpuDecodeCost(shape);
+  async measure(shape: GpuDecodeShape, rounds: number, cuda: MlaDecodeCudaOptions = {}): Promise<GpuTiming> {
     const held: Held[] = [];
     try {
       const calls = this.#makeCalls(shape, held);
@@ -106,16 +88,10 @@ export class GpuDecodeBench {
         await this.#check(shape, cold, truth),
         await this.#check(shape, warm, truth),
       );
-      const time = async (program: Program) => {
-        await warmUp(program);
-        return ((await timeRuns(program, rounds))[rounds >> 1]! * 1e3) / calls.length;
-      };
-      const [coldMicroseconds, warmMicroseconds] = [await time(cold), await time(warm)];
       return {
-        ...shape,
-        ...{ coldMicroseconds, warmMicroseconds, worstError },
-        teraflops: flops / coldMicroseconds / 1e6,
-        gigabytesPerSecond: bytes / coldMicroseconds / 1e3,
+        coldMicroseconds: await medianMicroseconds(cold, calls.length, rounds),
+        warmMicroseconds: await medianMicroseconds(warm, calls.length, rounds),
+        worstError,
       };
     } finally {
       for (const one of held.reverse()) one.free();

@@ -1,7 +1,9 @@
 import { errorMessage, UserError } from "../base/errors.ts";
 import type { Device } from "../device/device.ts";
+import { gpuKernelCases } from "./cases/gpu.ts";
 import { bestCeilings } from "./device-ceilings.ts";
-import { GpuDecodeBench, type GpuDecodeResult, type GpuDecodeShape, gpuDecodeCost } from "./gpu-decode.ts";
+import { type GpuTiming, timeGpuCase } from "./gpu-case.ts";
+import { GpuDecodeBench, type GpuDecodeShape, gpuDecodeCost } from "./gpu-decode.ts";
 import { type GpuCeilings, measureGpuCeilings } from "./gpu-memory.ts";
 import { threeDigits } from "./report.ts";
 
@@ -25,14 +27,25 @@ const shapes: readonly (readonly [batch: number, sQ: number, heads: number, leng
 const POOL_BYTES = 5.2e9;
 const MOST_ROWS = 128 * 2 * 128;
 
-/** A shape's speed, beside the ceiling that binds it. */
-export interface GpuCaseResult extends GpuDecodeResult {
+/** A case's speed, beside the ceiling that binds it; rates and the share are of the cold time. */
+export interface GpuCaseResult extends GpuTiming, Partial<GpuDecodeShape> {
   readonly name: string;
+  readonly teraflops: number;
+  readonly gigabytesPerSecond: number;
   readonly bound: "compute" | "memory";
   /** What that ceiling allows. */
   readonly floorMicroseconds: number;
   /** The floor over the cold time. */
   readonly fraction: number;
+}
+
+/** What can be measured: mla-decode over a cache of many pages, or a case of another kernel. */
+export interface GpuBenchCase {
+  readonly name: string;
+  readonly cost: { readonly flops: number; readonly bytes: number };
+  /** Of mla-decode. */
+  readonly shape: GpuDecodeShape | null;
+  time(bench: GpuDecodeBench, rounds: number): Promise<GpuTiming>;
 }
 
 /** A shape that was not timed: its results are wrong, or it could not be run. */
@@ -58,33 +71,52 @@ function nameOf({ batch, sQ, heads, length }: GpuDecodeShape): string {
   return `mla-decode b=${batch} s_q=${sQ} h=${heads} d_c=512 d_r=64 s=${length} bf16`;
 }
 
-/** Adds to a result what `ceilings` allow. */
-export function besideCeiling(result: GpuDecodeResult, ceilings: GpuCeilings): GpuCaseResult {
-  const { flops, bytes } = gpuDecodeCost(result);
-  const [compute, memory] = [flops / ceilings.flopsPerSecond, bytes / ceilings.bytesPerSecond];
+const decodeCases: readonly GpuBenchCase[] = shapes.flatMap(([batch, sQ, heads, lengths]) =>
+  lengths.map((length) => {
+    const shape = { batch, sQ, heads, length };
+    const time = (bench: GpuDecodeBench, rounds: number) => bench.measure(shape, rounds);
+    return { name: nameOf(shape), cost: gpuDecodeCost(shape), shape, time };
+  }),
+);
+
+const otherCases = gpuKernelCases.map((one): GpuBenchCase => {
+  const time = ({ device }: GpuDecodeBench, rounds: number) => timeGpuCase(device, one, rounds);
+  return { name: one.name, cost: one.cost, shape: null, time };
+});
+
+/** Adds to a timing what `ceilings` allow. */
+export function besideCeiling(
+  { name, cost, shape }: Omit<GpuBenchCase, "time">,
+  timing: GpuTiming,
+  ceilings: GpuCeilings,
+): GpuCaseResult {
+  const [compute, memory] = [cost.flops / ceilings.flopsPerSecond, cost.bytes / ceilings.bytesPerSecond];
   const floorMicroseconds = Math.max(compute, memory) * 1e6;
-  const fraction = floorMicroseconds / result.coldMicroseconds;
-  const bound = compute > memory ? "compute" : "memory";
-  return { ...result, name: nameOf(result), bound, floorMicroseconds, fraction };
+  return {
+    ...{ name, ...shape, ...timing },
+    teraflops: cost.flops / timing.coldMicroseconds / 1e6,
+    gigabytesPerSecond: cost.bytes / timing.coldMicroseconds / 1e3,
+    bound: compute > memory ? "compute" : "memory",
+    ...{ floorMicroseconds, fraction: floorMicroseconds / timing.coldMicroseconds },
+  };
 }
 
-/** The shapes whose names hold every word of `filter`. Throws UserError when there is none. */
-export function chooseGpuShapes(filter: string): GpuDecodeShape[] {
-  const all = shapes.flatMap(([batch, sQ, heads, lengths]) =>
-    lengths.map((length) => ({ batch, sQ, heads, length })),
-  );
+/** The cases whose names hold every word of `filter`. Throws UserError, naming the others, when there is none. */
+export function chooseGpuCases(filter: string): GpuBenchCase[] {
+  const all = [...decodeCases, ...otherCases];
   const words = filter.split(/\s+/);
-  const chosen = all.filter((shape) => words.every((word) => nameOf(shape).includes(word)));
+  const chosen = all.filter(({ name }) => words.every((word) => name.includes(word)));
   if (chosen.length > 0) return chosen;
+  const names = [all[0]!, ...otherCases].map(({ name }) => `  ${name}`).join("\n");
   throw new UserError(
-    `No case matches ${JSON.stringify(filter)}; a name reads ${JSON.stringify(nameOf(all[0]!))}.`,
+    `No case matches ${JSON.stringify(filter)}; give words of one of these, mla-decode of other sizes included:\n${names}`,
   );
 }
 
-/** Checks and times mla-decode on a GPU, its ceilings before and after. Throws UserError when the device has no room. */
+/** Checks and times cases on a GPU, its ceilings before and after. Throws UserError when the device has no room. */
 export async function runGpuBench(
   device: Device,
-  wanted: readonly GpuDecodeShape[],
+  wanted: readonly GpuBenchCase[],
   rounds: number,
   onCase: OnGpuCase,
 ): Promise<GpuBenchResult> {
@@ -92,23 +124,22 @@ export async function runGpuBench(
   const bench = await GpuDecodeBench.create(device, POOL_BYTES, MOST_ROWS);
   try {
     const first = await measureGpuCeilings(device, bench.pool);
-    const measured: GpuDecodeResult[] = [];
+    const timed: [GpuBenchCase, GpuTiming][] = [];
     const failures: GpuCaseFailure[] = [];
-    for (const [index, shape] of wanted.entries()) {
-      const name = nameOf(shape);
+    for (const [index, one] of wanted.entries()) {
       try {
-        const result = await bench.measure(shape, rounds);
-        measured.push(result);
-        onCase(name, index + 1, `${threeDigits(result.coldMicroseconds)} µs`);
+        const timing = await one.time(bench, rounds);
+        timed.push([one, timing]);
+        onCase(one.name, index + 1, `${threeDigits(timing.coldMicroseconds)} µs`);
       } catch (error) {
-        failures.push({ name, reason: errorMessage(error) });
-        onCase(name, index + 1, errorMessage(error));
+        failures.push({ name: one.name, reason: errorMessage(error) });
+        onCase(one.name, index + 1, errorMessage(error));
       }
     }
     // Where a fault has taken the device, what was measured before it is kept.
     const again = await measureGpuCeilings(device, bench.pool).catch(() => null);
     const ceilings = bestCeilings(first, again);
-    const results = measured.map((result) => besideCeiling(result, ceilings));
+    const results = timed.map(([one, timing]) => besideCeiling(one, timing, ceilings));
     return { device: device.name, ceilings, results, failures, seconds: (performance.now() - start) / 1e3 };
   } finally {
     bench.free();

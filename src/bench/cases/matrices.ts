@@ -21,28 +21,32 @@ function uploadMatrix(memory: BenchMemory, matrix: Matrix, seed: number, copies:
   return { weights, values: () => decodeToF32(stored, dtype) };
 }
 
-/** x [rows, inputs] · Wᵀ; the last row is checked. */
+/**
+ * x [rows, inputs] · Wᵀ; the last row is checked. `isRounded` lets a GPU round x to 16 bits first, as models do for many rows.
+ */
 export function linearCase(shape: {
   readonly rows: number;
   readonly inputs: number;
   readonly outputs: number;
   readonly dtype: WeightDType;
+  readonly isRounded?: boolean;
 }): BenchCase {
-  const { rows, inputs, outputs, dtype } = shape;
+  const { rows, inputs, outputs, dtype, isRounded = false } = shape;
   const matrix = { rows: outputs, columns: inputs, dtype };
   return {
     name: `linear m=${rows} k=${inputs} n=${outputs} ${dtype}`,
     cost: linearCost(rows, matrix),
-    tolerance: 2e-5,
+    tolerance: isRounded ? 2e-2 : 2e-5,
     prepare(memory, copies) {
       const xValues = normals(rows * inputs, 1);
       const x = memory.upload(xValues, "x");
       const out = memory.allocate(rows * outputs * 4, "out");
       const rowCount = memory.upload(new Int32Array([rows]), "rowCount");
       const { weights, values } = uploadMatrix(memory, matrix, 2, copies, "weight");
+      const rounded = isRounded ? memory.allocate(rows * inputs * 2, "rounded") : undefined;
+      const shared = { x, out, rounded, mode: "store", rowCount, maxRows: rows } as const;
       return {
-        enqueue: (launch, copy) =>
-          linear(launch, { x, weight: weights[copy]!, out, mode: "store", rowCount, maxRows: rows }),
+        enqueue: (launch, copy) => linear(launch, { ...shared, weight: weights[copy]! }),
         async worstError() {
           const last = xValues.subarray((rows - 1) * inputs);
           const actual = await memory.readFloats(out, rows * outputs);

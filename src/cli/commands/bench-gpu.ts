@@ -1,4 +1,4 @@
-import { chooseGpuShapes, type GpuBenchResult, gpuTableOf, runGpuBench } from "../../bench/gpu-run.ts";
+import { chooseGpuCases, type GpuBenchResult, gpuTableOf, runGpuBench } from "../../bench/gpu-run.ts";
 import { createDeviceReport, threeDigits, writeReport } from "../../bench/report.ts";
 import { openDevice } from "../../device/open.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
@@ -25,16 +25,16 @@ function printGpuReport(report: GpuBenchResult & { readonly rounds: number }): v
 }
 
 /**
- * `flashmla bench kernel --device cuda`: mla-decode beside what the GPU's memory and tensor cores reach in the same process. Exit code 1
- * when a shape could not be timed; the others are told all the same.
+ * `flashmla bench kernel --device cuda`: kernels beside what the GPU's memory and tensor cores reach in the same process. Exit code 1
+ * when a case could not be timed; the others are told all the same.
  */
 export async function benchGpuKernel(flags: GpuKernelFlags, version: string): Promise<void> {
-  const shapes = chooseGpuShapes(flags.case);
+  const cases = chooseGpuCases(flags.case);
   const device = await openDevice({ kind: "cuda" });
   try {
     const onCase = (name: string, done: number, outcome: string) =>
-      note(`[${done}/${shapes.length}] ${name}: ${outcome}`);
-    const measured = await runGpuBench(device, shapes, flags.rounds, onCase);
+      note(`[${done}/${cases.length}] ${name}: ${outcome}`);
+    const measured = await runGpuBench(device, cases, flags.rounds, onCase);
     const named = { name: flags.name, rounds: flags.rounds, ...measured };
     const report = createDeviceReport(named, version, device);
     if (!flags.json) printGpuReport(report);

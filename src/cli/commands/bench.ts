@@ -86,7 +86,9 @@ export function addBenchCommand(program: Command): void {
     .command("kernel")
     .description("Check every kernel against its float64 reference, then time it. The last line is JSON.")
     .addOption(
-      new Option("--device <kind>", "cuda measures mla-decode alone").choices(["cpu", "cuda"]).default("cpu"),
+      new Option("--device <kind>", "cuda: mla-decode at many sizes, and what else a 7B model runs")
+        .choices(["cpu", "cuda"])
+        .default("cpu"),
     )
     .option("--threads <list>", "thread counts, one result each", threadsFlag, all > 1 ? [1, all] : [1])
     .addOption(new Option("--variant <build>", "build of the CPU kernels").choices(["relaxed", "simd"]))

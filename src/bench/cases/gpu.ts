@@ -1,0 +1,27 @@
+import type { BenchCase } from "../case.ts";
+import { attentionCase } from "./attention.ts";
+import { gatedMlpCase, linearCase } from "./matrices.ts";
+import { prefillCase } from "./prefill.ts";
+import { deepseekLayer } from "./widths.ts";
+
+const heads = { heads: 32, headWidth: 128, dtype: "bf16" } as const;
+const matrix = { inputs: 4096, outputs: 4096, dtype: "bf16" } as const;
+const mlp = { hidden: 4096, intermediate: 11008, dtype: "bf16" } as const;
+
+/** The same case, passing up to another error: tensor cores take 16-bit operands. */
+const within = (tolerance: number, one: BenchCase): BenchCase => ({ ...one, tolerance });
+
+/** The cases of `flashmla bench kernel --device cuda` beside mla-decode: the shapes of a 7B model. */
+export const gpuKernelCases: readonly BenchCase[] = [
+  linearCase({ ...matrix, rows: 1 }),
+  linearCase({ ...matrix, rows: 8 }),
+  linearCase({ ...matrix, rows: 1, outputs: 32_000 }),
+  linearCase({ ...matrix, rows: 4096, isRounded: true }),
+  gatedMlpCase({ ...mlp, rows: 1 }),
+  gatedMlpCase({ ...mlp, rows: 8 }),
+  within(2e-2, prefillCase({ ...deepseekLayer, heads: 32, rows: 4096, length: 4096, cacheDtype: "bf16" })),
+  ...[8, 32].flatMap((kvHeads) =>
+    [4096, 32_768].map((length) => attentionCase("attention-decode", { ...heads, kvHeads, length })),
+  ),
+  attentionCase("standard-attention", { ...heads, kvHeads: 32, length: 4096 }),
+];
