@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_fp8.h>
 #include "mma.cuh"
+#include "overlap.cuh"
 
 namespace flashmla {
 
@@ -94,20 +95,6 @@ __device__ __forceinline__ uint4 loadConstant16(const void* source) {
   uint4 v;
   asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(source));
   return v;
-}
-
-/** Waits for the launches before this one, where it may have begun before their end; see {@link letNextBegin}. */
-__device__ __forceinline__ void waitForEarlier() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-/** Lets the next launch begin, once every block came here or ended: it still waits for this one's results. */
-__device__ __forceinline__ void letNextBegin() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
 }
 
 }  // namespace flashmla

@@ -1,6 +1,7 @@
 // Hopper's barriers, bulk copies, clusters and warpgroup fences as functions.
 #pragma once
 #include <cuda.h>
+#include "overlap.cuh"
 #include "wgmma.cuh"
 
 namespace flashmla {

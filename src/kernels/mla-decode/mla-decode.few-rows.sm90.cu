@@ -58,6 +58,7 @@ template <typename T, int D_C, int N> struct FewRows {
                                  const Place& place) {
     const int lane = threadIdx.x % 32;
     Cursor cursor = openCursor(a, shared.schedule, place);
+    waitForInputs(a, shared.schedule, cursor);
     Item item;
     int n = 0, items = 0;
     while (nextItem(a, shared.schedule, cursor, item)) {
@@ -334,6 +335,7 @@ template <typename T, int D_C, int N> struct FewRows {
   static __device__ void run(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap) {
     extern __shared__ __align__(1024) uint8_t memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
+    letNextBegin();
     const Place place = placeOf(a);
     const int warp = uniform(threadIdx.x / 32);
     if (threadIdx.x == 32) {

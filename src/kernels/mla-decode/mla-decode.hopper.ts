@@ -98,7 +98,7 @@ function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster
     function: `mlaDecode${name}${many ? "" : `_${rowsABlock}`}`,
     blockSize: many ? 384 : 288,
     sharedBytes: tiles + exchangeBytes(rowsABlock, args.latentWidth) + BOOKKEEPING,
-    cluster,
+    ...{ cluster, overlaps: true },
     tensorMaps: [
       {
         buffer: 1,

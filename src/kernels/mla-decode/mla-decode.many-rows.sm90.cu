@@ -54,6 +54,7 @@ template <typename T, int D_C> struct ManyRows {
                                  const Place& place, const Pair& pair, int half) {
     const int lane = threadIdx.x % 32;
     Cursor cursor = openCursor(a, shared.schedule, place);
+    waitForInputs(a, shared.schedule, cursor);
     Item item;
     int items = 0, uses[2] = {0, 0};
     while (nextItem(a, shared.schedule, cursor, item)) {
@@ -560,6 +561,7 @@ template <typename T, int D_C> struct ManyRows {
   static __device__ void run(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap) {
     extern __shared__ __align__(1024) uint8_t memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
+    letNextBegin();
     const Pair pair = {clusterSize() == 2, clusterRank()};
     const Place place = placeOfPair(a, pair);
     const int warp = uniform(threadIdx.x / 32);

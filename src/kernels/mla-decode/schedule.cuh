@@ -128,6 +128,15 @@ __device__ __forceinline__ Cursor openCursor(const Arguments& a, const Schedule&
   return cursor;
 }
 
+/**
+ * Waits for the launches before this one, which may still write the queries and the last cache entries; lengths and tables are read
+ * before. Producers call it, and what others write follows from what they fetched. A block without work ends at once, unless no
+ * block has any: then this launch must not end before the earlier ones.
+ */
+__device__ __forceinline__ void waitForInputs(const Arguments& a, const Schedule& schedule, const Cursor& cursor) {
+  if (cursor.unit < cursor.end || schedule.prefix[a.batch] == 0) waitForEarlier();
+}
+
 __device__ __forceinline__ bool nextItem(const Arguments& a, const Schedule& schedule, Cursor& cursor, Item& item) {
   if (cursor.unit >= cursor.end) return false;
   while (schedule.prefix[cursor.sequence + 1] <= cursor.unit) cursor.sequence++;
