@@ -180,6 +180,10 @@ export class WebGpuDevice implements Device {
     this.#queue.enqueue(commands, afterSubmit);
   }
 
+  flush(): void {
+    if (!this.#isClosed) this.#queue.flush();
+  }
+
   idle(): Promise<void> {
     if (this.#isClosed) return Promise.reject(new UserError("The WebGPU device is closed."));
     return this.#queue.idle();

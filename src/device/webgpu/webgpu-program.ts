@@ -14,6 +14,8 @@ export interface ProgramHost {
   readonly hasTimestamps: boolean;
   /** Submits commands with the next batch, at the latest when control goes back to the event loop. */
   enqueue(commands: GPUCommandBuffer, afterSubmit?: () => void): void;
+  /** Submits what was enqueued: what it uses must not be destroyed before. */
+  flush(): void;
   /** Nanosecond timestamps of what `encode` measures, submitted at once. */
   timestamps(
     count: number,
@@ -114,6 +116,7 @@ export class WebGpuProgram implements Program {
     if (this.#isFree) return;
     this.#isFree = true;
     this.#ahead = null;
+    this.host.flush();
     this.scalars.destroy();
     this.scratch?.free();
   }

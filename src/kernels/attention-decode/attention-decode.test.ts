@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import type { Device } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
 import { attentionRowReference, visiblePositions } from "../common/attention-reference.ts";
@@ -6,14 +7,10 @@ import { CaseMemory } from "../common/cases/case-memory.ts";
 import { attentionDecode, attentionDecodeCost, attentionDecodeWorkspaceBytes } from "./attention-decode.ts";
 import { attentionDecodeCases } from "./cases.ts";
 
-describe.each([
-  ["relaxed", 1],
-  ["relaxed", 2],
-  ["simd", 2],
-] as const)("attention-decode, cpu %s, %i threads", (variant, threads) => {
+describe.each(testDevices)("attention-decode, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 

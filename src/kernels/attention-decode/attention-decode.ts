@@ -1,3 +1,4 @@
+import { roundUp } from "../../base/integers.ts";
 import type { KernelSource, Launch } from "../../device/device.ts";
 import { attentionBuild } from "../common/attention-lanes.cuda.ts";
 import {
@@ -11,6 +12,7 @@ import {
   checkAttentionSizes,
 } from "../common/attention-record.ts";
 import { type KeyValueDtype, keyValueCachePages, keyValueTokenBytes } from "../common/key-value-cache.ts";
+import { enqueueDecodeWebGpu } from "./attention-decode.webgpu.ts";
 
 /** Tokens of a split at least, and splits at most: those of mla-decode. */
 const LEAST_SPLIT = 256;
@@ -25,12 +27,12 @@ const merge: KernelSource = {
   cuda: { module: "attention-decode.fatbin", function: "attentionDecodeMerge", blockSize: 128 },
 };
 
-/** Splits, and where the statistics lie in the workspace, in float32 units. */
+/** Splits, and where the statistics lie in the workspace, in float32 units: at a multiple of 256 bytes, as WebGPU binds them. */
 function layoutOf(sizes: AttentionSizes): { splits: number; statsOffset: number } {
   const { batch, sQ, heads, headWidth, maxLen, window = maxLen } = sizes;
   const seen = Math.min(maxLen, window + sQ);
   const splits = Math.max(1, Math.min(MOST_SPLITS, Math.ceil(seen / LEAST_SPLIT)));
-  return { splits, statsOffset: batch * splits * sQ * heads * headWidth };
+  return { splits, statsOffset: roundUp(batch * splits * sQ * heads * headWidth, 64) };
 }
 
 /**
@@ -53,6 +55,10 @@ export function attentionDecode(launch: Launch, args: AttentionArguments): void 
   checkAttention(args, attentionDecodeWorkspaceBytes(args));
   keyValueCachePages(args.cache, args);
   const { splits, statsOffset } = layoutOf(args);
+  if (launch.target.kind === "webgpu") {
+    enqueueDecodeWebGpu(launch, args, { splits, statsOffset, leastSplit: LEAST_SPLIT });
+    return;
+  }
   const { buffers, scalars } = attentionLaunch(args, splits, statsOffset);
   const items = args.batch * splits * args.kvHeads;
   if (launch.target.kind === "cuda") {

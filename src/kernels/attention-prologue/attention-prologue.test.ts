@@ -1,15 +1,15 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import type { Device } from "../../device/device.ts";
-import { openDevice } from "../../device/open.ts";
 import { CaseMemory } from "../common/cases/case-memory.ts";
 import { attentionPrologueCost } from "./attention-prologue.ts";
 import { attentionPrologueCases } from "./cases.ts";
 import { rotateReference } from "./reference.ts";
 
-describe.each(["relaxed", "simd"] as const)("attention-prologue, cpu %s", (variant) => {
+describe.each(testDevices)("attention-prologue, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads: 2, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 

@@ -10,6 +10,7 @@ import {
   keyValueTokenBytes,
 } from "../common/key-value-cache.ts";
 import { checkBytes } from "../common/weight.ts";
+import wgsl from "./attention-prologue.wgsl.ts";
 
 /** One record per launch of `attentionPrologue`. n is `maxRows`, the tokens recorded. */
 export interface AttentionPrologueArguments extends KeyValueWidths {
@@ -63,7 +64,15 @@ export function attentionPrologue(launch: Launch, args: AttentionPrologueArgumen
   const cacheRows = keyValueCachePages(cache, args) * cache.pageSize;
   const buffers = [qkv, positions, rotaryTable, slots, cache.keys, cache.values, qOut, rowCount];
   const dtype = keyValueDtypeCode(cache.dtype);
-  launch(kernel, maxRows, buffers, [heads, kvHeads, headWidth, dtype, cache.pageSize, cacheRows]);
+  const webgpu = { code: wgsl, constants: { KV_DTYPE: dtype } };
+  launch({ ...kernel, webgpu }, maxRows, buffers, [
+    heads,
+    kvHeads,
+    headWidth,
+    dtype,
+    cache.pageSize,
+    cacheRows,
+  ]);
 }
 
 /** FLOPs and bytes of one call over `rows` tokens: queries and keys rotated, the token's entry written. */

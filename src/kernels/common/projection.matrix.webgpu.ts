@@ -5,8 +5,9 @@ import { bindingRuns } from "./projection.webgpu.ts";
 import roundRows from "./round-rows.wgsl.ts";
 import { dtypeCode, type WeightMatrix, weightBytes } from "./weight.ts";
 
-/** Rows and outputs of a workgroup. */
-const TILE = 128;
+/** Rows of a workgroup, and its outputs: half as many where it has two matrices. */
+const ROWS = 128;
+const OUTPUTS = 128;
 /** Rows from which the matrix units are worth rounding the activations. */
 const LEAST_ROWS = 17;
 
@@ -35,16 +36,30 @@ const roundKernel: KernelSource = {
   scalars: [
     ["width", "i32"],
     ["stride", "i32"],
+    ["scale", "f32"],
   ],
   webgpu: { code: roundRows },
 };
 
-/** Rounds the rows in use of x, f32 [maxRows, stride] with a stride that is a multiple of 4, to f16 [maxRows, width]. */
-export function enqueueHalfRounding(
-  launch: Launch,
-  args: Record<"x" | "out" | "rowCount", DeviceBuffer> & Record<"width" | "stride" | "maxRows", number>,
-): void {
-  launch(roundKernel, args.maxRows, [args.x, args.out, args.rowCount], [args.width, args.stride]);
+/** Rows to round. */
+export interface HalfRounding {
+  /** f32 [maxRows, stride]. */
+  readonly x: DeviceBuffer;
+  /** f16 [maxRows, width]. */
+  readonly out: DeviceBuffer;
+  readonly width: number;
+  /** A multiple of 4. */
+  readonly stride: number;
+  /** Multiplies x. */
+  readonly scale: number;
+  readonly rowCount: DeviceBuffer;
+  readonly maxRows: number;
+}
+
+/** out = scale · x for the rows in use, in f16 as far as its range goes. */
+export function enqueueHalfRounding(launch: Launch, args: HalfRounding): void {
+  const { x, out, rowCount, width, stride, scale, maxRows } = args;
+  launch(roundKernel, maxRows, [x, out, rowCount], [width, stride, scale]);
 }
 
 /** A product on the matrix units. */
@@ -52,27 +67,23 @@ export interface MatrixProduct {
   /** f16 [maxRows, weight.columns]. */
   readonly x: DeviceBuffer;
   readonly weight: WeightMatrix;
-  /** [maxRows, weight.rows] in `outType`. */
+  /** Of the shape and type of `weight`: out = silu(x · weightᵀ) · (x · secondᵀ) · scale then, in f16 as far as its range goes. */
+  readonly second?: WeightMatrix;
+  /** [maxRows, weight.rows]: f32, or f16 where there is a second matrix. All rows up to maxRows are written. */
   readonly out: DeviceBuffer;
-  readonly outType: "f32" | "f16";
   readonly mode: "store" | "accumulate";
-  readonly scale: number;
+  /** With `second` alone; default 1. */
+  readonly scale?: number;
   readonly rowCount: DeviceBuffer;
   readonly maxRows: number;
 }
 
-/** out = (or +=) scale · x · Wᵀ with float32 sums; f16 results are stored and stay within its range. */
-export function enqueueMatrixProduct(launch: Launch, product: MatrixProduct): void {
-  const { x, weight, out, rowCount, maxRows, scale } = product;
-  const source: KernelSource = {
-    name: "linear.matrix-units",
-    buffers: ["x", "first", "out", "rowCount"],
+function matrixKernel({ weight, second, mode }: MatrixProduct): KernelSource {
+  return {
+    name: second === undefined ? "linear.matrix-units" : "gated-mlp.matrix-units",
+    buffers: ["x", "first", "out", "rowCount", "second"],
     scalars: [
-      ["inputs", "i32"],
-      ["outputs", "i32"],
-      ["begin", "i32"],
-      ["count", "i32"],
-      ["maxRows", "i32"],
+      ...["inputs", "outputs", "begin", "count", "maxRows"].map((name) => [name, "i32"] as const),
       ["scale", "f32"],
     ],
     webgpu: {
@@ -80,24 +91,29 @@ export function enqueueMatrixProduct(launch: Launch, product: MatrixProduct): vo
       enables: ["f16", "subgroups", "chromium_experimental_subgroup_matrix"],
       constants: {
         DTYPE: dtypeCode[weight.dtype],
-        NARROW: product.outType === "f16",
-        ACCUMULATE: product.mode === "accumulate",
+        GATED: second !== undefined,
+        ACCUMULATE: mode === "accumulate",
+        EVEN: weight.columns % 32 === 0,
       },
     },
   };
+}
+
+/** out = (or +=) x · Wᵀ, or the gated product of two matrices, with float32 sums. */
+export function enqueueMatrixProduct(launch: Launch, product: MatrixProduct): void {
+  const { x, weight, second, out, rowCount, maxRows, scale = 1 } = product;
+  const source = matrixKernel(product);
   const rowBytes = weightBytes({ ...weight, rows: 1 });
-  // Eight rows at a time: a launch's outputs stay a multiple of 8.
-  for (const [from, eights] of bindingRuns(
-    "linear",
-    weight.rows / 8,
-    8 * rowBytes,
-    launch.target.limits.webgpu!.bindingBytes,
-  )) {
+  const outputs = second === undefined ? OUTPUTS : OUTPUTS / 2;
+  const limit = launch.target.limits.webgpu!.bindingBytes;
+  // Eight outputs at a time, so that a launch has a multiple of 8.
+  for (const [from, eights] of bindingRuns("linear", weight.rows / 8, 8 * rowBytes, limit)) {
     const count = 8 * eights;
+    const part = ({ buffer }: WeightMatrix) => buffer.slice(8 * from * rowBytes, count * rowBytes);
     launch(
       source,
-      ceilDivide(count, TILE) * ceilDivide(maxRows, TILE),
-      [x, weight.buffer.slice(8 * from * rowBytes, count * rowBytes), out, rowCount],
+      ceilDivide(count, outputs) * ceilDivide(maxRows, ROWS),
+      [x, part(weight), out, rowCount, part(second ?? weight)],
       [weight.columns, weight.rows, 8 * from, count, maxRows, scale],
     );
   }

@@ -1,190 +1,380 @@
-// Many rows in f16 on the matrix units: 128 rows by 128 outputs a workgroup of 8 subgroups of 32, each with 64 rows by 32 outputs; 32 inputs at
-// a time through workgroup memory, the next ones on their way meanwhile. Sums are float32. The eight sums are variables: counted through by a
-// loop they took twice the time.
-// Buffers: x f16 [maxRows, inputs], weight, out (f32, or f16 with NARROW), rowCount. Scalars: inputs, outputs (values from one row of out to
-// the next), begin (the first output of this launch), count (its outputs, a multiple of 8), maxRows, scale.
+// Many rows in f16 on the matrix units: 128 rows by 128 outputs a workgroup of 4 subgroups of 32, each with 64 by 64 of them in 16 sums of
+// float32; 32 inputs at a time through workgroup memory, the next ones on their way meanwhile. The sums are variables: counted through by a
+// loop they took twice the time. Tiles that lie within `out` are stored straight to it, at its edges through workgroup memory.
+// GATED: 64 outputs of `first` and the same of `second`, out = silu(x·first)·(x·second)·scale in f16.
+// Buffers: x f16 [maxRows, inputs], first, out (f32, GATED: f16), rowCount, second. Scalars: inputs, outputs (values from one row of out to
+// the next), begin (the first output of this launch), count (its outputs, a multiple of 8), maxRows, scale (of GATED alone).
+// Constants: DTYPE (0 bf16, 1 f16), GATED, ACCUMULATE, EVEN (whether inputs is a multiple of 32).
 #include "grid.wgsl"
 
 @group(0) @binding(0) var<storage, read> x: array<vec4u>;
 @group(0) @binding(1) var<storage, read> first: array<vec4u>;
-#if NARROW
+#if GATED
 @group(0) @binding(2) var<storage, read_write> out: array<vec4u>;
+@group(0) @binding(4) var<storage, read> second: array<vec4u>;
+/// Outputs of a tile.
+const OUTPUTS = 64u;
 #else
-@group(0) @binding(2) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+const OUTPUTS = 128u;
 #endif
 @group(0) @binding(3) var<storage, read> rowCount: array<i32>;
 
-const TILE = 128u;
-/// f16 values from one row of a tile to the next: 80 bytes, so that 8 rows begin in different banks.
+const ROWS = 128u;
 const DEPTH = 32u;
+/// f16 values from one row of a tile to the next: 80 bytes, so that 8 rows begin in different banks.
 const PITCH = DEPTH + 8u;
-const PANEL = 16u;
+/// Words of 8 values that a step takes of a row.
+const STEP = DEPTH / 8u;
+const PANEL = 256u;
 
-var<workgroup> xTile: array<f16, TILE * PITCH>;
-var<workgroup> weightTile: array<f16, TILE * PITCH>;
-/// Matrices are stored at multiples of 16 bytes only, so no smaller variable may lie before it: the number of rows is shared in here too.
-var<workgroup> results: array<f32, 16u * PANEL * PANEL>;
+var<workgroup> xTile: array<f16, ROWS * PITCH>;
+var<workgroup> weightTile: array<f16, ROWS * PITCH>;
+/// Two matrices of every subgroup. NVIDIA's driver (580) stores a matrix to workgroup memory at multiples of 16 bytes only, so no smaller
+/// variable may lie before it: the number of rows is shared in here too.
+var<workgroup> panels: array<f32, 4u * 2u * PANEL>;
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sum = subgroup_matrix_result<f32, 16, 16>;
 
-/// Two neighbouring values of a word as float32.
-fn weightPair(word: u32) -> vec2f {
+fn placeX(at: u32, words: vec4u) {
+  let a = bitcast<vec4<f16>>(words.xy);
+  let b = bitcast<vec4<f16>>(words.zw);
+  xTile[at] = a.x;
+  xTile[at + 1u] = a.y;
+  xTile[at + 2u] = a.z;
+  xTile[at + 3u] = a.w;
+  xTile[at + 4u] = b.x;
+  xTile[at + 5u] = b.y;
+  xTile[at + 6u] = b.z;
+  xTile[at + 7u] = b.w;
+}
+
 #if DTYPE == 0
-  return bitcast<vec2f>(vec2u(word << 16u, word & 0xffff0000u));
+/// Four neighbouring weights of a matrix in bf16.
+fn weightFour(words: vec2u) -> vec4<f16> {
+  return vec4<f16>(bitcast<vec4f>(vec4u(words.x << 16u, words.x & 0xffff0000u, words.y << 16u, words.y & 0xffff0000u)));
+}
 #else
-  return unpack2x16float(word);
+fn weightFour(words: vec2u) -> vec4<f16> { return bitcast<vec4<f16>>(words); }
 #endif
+
+fn placeWeights(at: u32, words: vec4u) {
+  let a = weightFour(words.xy);
+  let b = weightFour(words.zw);
+  weightTile[at] = a.x;
+  weightTile[at + 1u] = a.y;
+  weightTile[at + 2u] = a.z;
+  weightTile[at + 3u] = a.w;
+  weightTile[at + 4u] = b.x;
+  weightTile[at + 5u] = b.y;
+  weightTile[at + 6u] = b.z;
+  weightTile[at + 7u] = b.w;
 }
 
-fn placeX(at: u32, word: u32) {
-  let pair = unpack2x16float(word);
-  xTile[at] = f16(pair.x);
-  xTile[at + 1u] = f16(pair.y);
-}
+#if GATED
+fn silu(value: f32) -> f32 { return value / (1.0 + exp(-clamp(value, -80.0, 80.0))); }
 
-fn placeWeights(at: u32, word: u32) {
-  let pair = weightPair(word);
-  weightTile[at] = f16(pair.x);
-  weightTile[at + 1u] = f16(pair.y);
+fn gatedPair(at: u32) -> u32 {
+  let up = at + PANEL;
+  let value = vec2f(silu(panels[at]) * panels[up], silu(panels[at + 1u]) * panels[up + 1u]) * scalars.scale;
+  return pack2x16float(clamp(value, vec2f(-65504.0), vec2f(65504.0)));
 }
+#endif
 
-/// Writes 16 rows by 16 outputs of a subgroup from `results`, eight values by each lane.
-fn write(panel: u32, lane: u32, corner: vec2u, rows: u32) {
+/// Writes from the subgroup's two panels: 16 rows by 32 outputs from `corner` on; GATED: by 16, of which the second panel is the factor.
+fn write(panel: u32, lane: u32, corner: vec2u) {
   let row = corner.x + lane / 2u;
+  if (row >= u32(scalars.maxRows)) { return; }
+  let start = panel + lane * 8u;
+  let base = row * u32(scalars.outputs) + u32(scalars.begin);
+#if GATED
   let column = corner.y + lane % 2u * 8u;
-  if (row >= rows || column >= u32(scalars.count)) { return; }
-  let begin = panel + lane * 8u;
-  var low = vec4f(results[begin], results[begin + 1u], results[begin + 2u], results[begin + 3u]) * scalars.scale;
-  var high = vec4f(results[begin + 4u], results[begin + 5u], results[begin + 6u], results[begin + 7u]) * scalars.scale;
-  let at = (row * u32(scalars.outputs) + u32(scalars.begin) + column) / 4u;
-#if NARROW
-  let limit = vec4f(65504.0);
-  low = clamp(low, -limit, limit);
-  high = clamp(high, -limit, limit);
-  out[at / 2u] = vec4u(pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw));
+  if (column >= u32(scalars.count)) { return; }
+  out[(base + column) / 8u] = vec4u(gatedPair(start), gatedPair(start + 2u), gatedPair(start + 4u), gatedPair(start + 6u));
 #else
+  for (var i = 0u; i < 16u; i++) {
+    let column = corner.y + lane % 2u * 8u + i / 8u * 16u + i % 8u;
+    if (column >= u32(scalars.count)) { continue; }
+    let value = panels[start + i / 8u * PANEL + i % 8u];
 #if ACCUMULATE
-  low += out[at];
-  high += out[at + 1u];
+    out[base + column] += value;
+#else
+    out[base + column] = value;
 #endif
-  out[at] = low;
-  out[at + 1u] = high;
+  }
 #endif
 }
 
-@compute @workgroup_size(256)
+/// Word `at` of a row that begins at word `base`; zeros past its end.
+fn fetchX(base: u32, at: u32) -> vec4u {
+#if !EVEN
+  if (at >= u32(scalars.inputs) / 8u) { return vec4u(0u); }
+#endif
+  return x[base + at];
+}
+
+fn fetchFirst(base: u32, at: u32) -> vec4u {
+#if !EVEN
+  if (at >= u32(scalars.inputs) / 8u) { return vec4u(0u); }
+#endif
+  return first[base + at];
+}
+
+#if GATED
+fn fetchSecond(base: u32, at: u32) -> vec4u {
+#if !EVEN
+  if (at >= u32(scalars.inputs) / 8u) { return vec4u(0u); }
+#endif
+  return second[base + at];
+}
+#else
+fn fetchSecond(base: u32, at: u32) -> vec4u { return fetchFirst(base, at); }
+#endif
+
+@compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
   let item = gridIndex(group);
-  if (local == 0u) { results[0] = f32(select(0, max(rowCount[0], 0), item < scalars.grid)); }
-  let rows = u32(workgroupUniformLoad(&results[0]));
+  if (local == 0u) { panels[0] = f32(select(0, max(rowCount[0], 0), item < scalars.grid)); }
+  let rows = u32(workgroupUniformLoad(&panels[0]));
   let count = u32(scalars.count);
-  let blocks = (u32(scalars.maxRows) + TILE - 1u) / TILE;
+  let maxRows = u32(scalars.maxRows);
+  let blocks = (maxRows + ROWS - 1u) / ROWS;
   // Neighbouring workgroups have the same weights and other rows.
-  let output = item / blocks * TILE;
-  let firstRow = item % blocks * TILE;
+  let output = item / blocks * OUTPUTS;
+  let firstRow = item % blocks * ROWS;
   if (firstRow >= rows) { return; }
   let words = u32(scalars.inputs) / 8u;
-  // An invocation fetches word local % 4 of row local / 4, and of the row 64 further.
-  let word = local % 4u;
-  let fetched = local / 4u;
-  let xBase = min(vec2u(firstRow + fetched, firstRow + fetched + 64u), vec2u(u32(scalars.maxRows) - 1u)) * words;
-  let weightBase = min(vec2u(output + fetched, output + fetched + 64u), vec2u(count - 1u)) * words;
+  // An invocation fetches word local % 4 of row local / 4, and of the rows 32, 64 and 96 further.
+  let word = local % STEP;
+  let fetched = local / STEP;
+  let xBase = min(vec4u(firstRow + fetched) + vec4u(0u, 32u, 64u, 96u), vec4u(maxRows - 1u)) * words;
+  // The tile's second half is that of `second`, or further rows of `first`.
+#if GATED
+  let weightRow = vec4u(output + fetched) + vec4u(0u, 32u, 0u, 32u);
+#else
+  let weightRow = vec4u(output + fetched) + vec4u(0u, 32u, 64u, 96u);
+#endif
+  let weightBase = min(weightRow, vec4u(count - 1u)) * words;
   let subgroup = local / 32u;
-  let ownRow = subgroup / 4u * 64u;
-  let ownOutput = subgroup % 4u * 32u;
+  let ownRow = subgroup / 2u * 64u;
+  let ownOutput = subgroup % 2u * (OUTPUTS / 2u);
+#if GATED
+  let right2At = (64u + ownOutput) * PITCH;
+#else
+  let right2At = (32u + ownOutput) * PITCH;
+#endif
+  let leftAt = ownRow * PITCH;
+  let right0At = ownOutput * PITCH;
   var sum00: Sum;
   var sum01: Sum;
+  var sum02: Sum;
+  var sum03: Sum;
   var sum10: Sum;
   var sum11: Sum;
+  var sum12: Sum;
+  var sum13: Sum;
   var sum20: Sum;
   var sum21: Sum;
+  var sum22: Sum;
+  var sum23: Sum;
   var sum30: Sum;
   var sum31: Sum;
-  // What comes next, of both rows.
-  var nextX0 = vec4u(0u);
-  var nextX1 = vec4u(0u);
-  var nextWeights0 = vec4u(0u);
-  var nextWeights1 = vec4u(0u);
-  if (word < words) {
-    nextX0 = x[xBase.x + word];
-    nextX1 = x[xBase.y + word];
-    nextWeights0 = first[weightBase.x + word];
-    nextWeights1 = first[weightBase.y + word];
+  var sum32: Sum;
+  var sum33: Sum;
+  let corner = vec2u(firstRow + ownRow, output + ownOutput);
+#if !GATED
+  let isInside = firstRow + ROWS <= maxRows && output + OUTPUTS <= count;
+  let stride = u32(scalars.outputs);
+  let outAt = corner.x * stride + u32(scalars.begin) + corner.y;
+#if ACCUMULATE
+  if (isInside) {
+    sum00 = subgroupMatrixLoad<Sum>(&out, outAt, false, stride);
+    sum01 = subgroupMatrixLoad<Sum>(&out, outAt + 16u, false, stride);
+    sum02 = subgroupMatrixLoad<Sum>(&out, outAt + 32u, false, stride);
+    sum03 = subgroupMatrixLoad<Sum>(&out, outAt + 48u, false, stride);
+    sum10 = subgroupMatrixLoad<Sum>(&out, outAt + 16u * stride, false, stride);
+    sum11 = subgroupMatrixLoad<Sum>(&out, outAt + 16u * stride + 16u, false, stride);
+    sum12 = subgroupMatrixLoad<Sum>(&out, outAt + 16u * stride + 32u, false, stride);
+    sum13 = subgroupMatrixLoad<Sum>(&out, outAt + 16u * stride + 48u, false, stride);
+    sum20 = subgroupMatrixLoad<Sum>(&out, outAt + 32u * stride, false, stride);
+    sum21 = subgroupMatrixLoad<Sum>(&out, outAt + 32u * stride + 16u, false, stride);
+    sum22 = subgroupMatrixLoad<Sum>(&out, outAt + 32u * stride + 32u, false, stride);
+    sum23 = subgroupMatrixLoad<Sum>(&out, outAt + 32u * stride + 48u, false, stride);
+    sum30 = subgroupMatrixLoad<Sum>(&out, outAt + 48u * stride, false, stride);
+    sum31 = subgroupMatrixLoad<Sum>(&out, outAt + 48u * stride + 16u, false, stride);
+    sum32 = subgroupMatrixLoad<Sum>(&out, outAt + 48u * stride + 32u, false, stride);
+    sum33 = subgroupMatrixLoad<Sum>(&out, outAt + 48u * stride + 48u, false, stride);
   }
+#endif
+#endif
+  // What comes next, of the four rows of each tile.
+  var nextX0 = fetchX(xBase.x, word);
+  var nextX1 = fetchX(xBase.y, word);
+  var nextX2 = fetchX(xBase.z, word);
+  var nextX3 = fetchX(xBase.w, word);
+  var nextWeights0 = fetchFirst(weightBase.x, word);
+  var nextWeights1 = fetchFirst(weightBase.y, word);
+  var nextWeights2 = fetchSecond(weightBase.z, word);
+  var nextWeights3 = fetchSecond(weightBase.w, word);
   let at = fetched * PITCH + word * 8u;
-  for (var base = 0u; base < words; base += DEPTH / 8u) {
+  for (var base = 0u; base < words; base += STEP) {
     workgroupBarrier();
-    placeX(at + 0u, nextX0.x);
-    placeX(at + 2u, nextX0.y);
-    placeX(at + 4u, nextX0.z);
-    placeX(at + 6u, nextX0.w);
-    placeX(at + 0u + 64u * PITCH, nextX1.x);
-    placeX(at + 2u + 64u * PITCH, nextX1.y);
-    placeX(at + 4u + 64u * PITCH, nextX1.z);
-    placeX(at + 6u + 64u * PITCH, nextX1.w);
-    placeWeights(at + 0u, nextWeights0.x);
-    placeWeights(at + 2u, nextWeights0.y);
-    placeWeights(at + 4u, nextWeights0.z);
-    placeWeights(at + 6u, nextWeights0.w);
-    placeWeights(at + 0u + 64u * PITCH, nextWeights1.x);
-    placeWeights(at + 2u + 64u * PITCH, nextWeights1.y);
-    placeWeights(at + 4u + 64u * PITCH, nextWeights1.z);
-    placeWeights(at + 6u + 64u * PITCH, nextWeights1.w);
+    placeX(at, nextX0);
+    placeX(at + 32u * PITCH, nextX1);
+    placeX(at + 64u * PITCH, nextX2);
+    placeX(at + 96u * PITCH, nextX3);
+    placeWeights(at, nextWeights0);
+    placeWeights(at + 32u * PITCH, nextWeights1);
+    placeWeights(at + 64u * PITCH, nextWeights2);
+    placeWeights(at + 96u * PITCH, nextWeights3);
     workgroupBarrier();
-    let next = base + DEPTH / 8u + word;
-    nextX0 = vec4u(0u);
-    nextX1 = vec4u(0u);
-    nextWeights0 = vec4u(0u);
-    nextWeights1 = vec4u(0u);
-    if (next < words) {
-      nextX0 = x[xBase.x + next];
-      nextX1 = x[xBase.y + next];
-      nextWeights0 = first[weightBase.x + next];
-      nextWeights1 = first[weightBase.y + next];
-    }
+#if EVEN
+    // The last step fetches its own words once more.
+    let next = min(base + STEP, words - STEP) + word;
+#else
+    let next = base + STEP + word;
+#endif
+    nextX0 = fetchX(xBase.x, next);
+    nextX1 = fetchX(xBase.y, next);
+    nextX2 = fetchX(xBase.z, next);
+    nextX3 = fetchX(xBase.w, next);
+    nextWeights0 = fetchFirst(weightBase.x, next);
+    nextWeights1 = fetchFirst(weightBase.y, next);
+    nextWeights2 = fetchSecond(weightBase.z, next);
+    nextWeights3 = fetchSecond(weightBase.w, next);
     for (var k = 0u; k < DEPTH; k += 16u) {
-      let right0 = subgroupMatrixLoad<Right>(&weightTile, ownOutput * PITCH + k, true, PITCH);
-      let right1 = subgroupMatrixLoad<Right>(&weightTile, (ownOutput + 16u) * PITCH + k, true, PITCH);
-      let left0 = subgroupMatrixLoad<Left>(&xTile, (ownRow + 0u) * PITCH + k, false, PITCH);
+      let right0 = subgroupMatrixLoad<Right>(&weightTile, right0At + k, true, PITCH);
+      let right1 = subgroupMatrixLoad<Right>(&weightTile, right0At + 16u * PITCH + k, true, PITCH);
+      let right2 = subgroupMatrixLoad<Right>(&weightTile, right2At + k, true, PITCH);
+      let right3 = subgroupMatrixLoad<Right>(&weightTile, right2At + 16u * PITCH + k, true, PITCH);
+      let left0 = subgroupMatrixLoad<Left>(&xTile, leftAt + k, false, PITCH);
       sum00 = subgroupMatrixMultiplyAccumulate(left0, right0, sum00);
       sum01 = subgroupMatrixMultiplyAccumulate(left0, right1, sum01);
-      let left1 = subgroupMatrixLoad<Left>(&xTile, (ownRow + 16u) * PITCH + k, false, PITCH);
+      sum02 = subgroupMatrixMultiplyAccumulate(left0, right2, sum02);
+      sum03 = subgroupMatrixMultiplyAccumulate(left0, right3, sum03);
+      let left1 = subgroupMatrixLoad<Left>(&xTile, leftAt + 16u * PITCH + k, false, PITCH);
       sum10 = subgroupMatrixMultiplyAccumulate(left1, right0, sum10);
       sum11 = subgroupMatrixMultiplyAccumulate(left1, right1, sum11);
-      let left2 = subgroupMatrixLoad<Left>(&xTile, (ownRow + 32u) * PITCH + k, false, PITCH);
+      sum12 = subgroupMatrixMultiplyAccumulate(left1, right2, sum12);
+      sum13 = subgroupMatrixMultiplyAccumulate(left1, right3, sum13);
+      let left2 = subgroupMatrixLoad<Left>(&xTile, leftAt + 32u * PITCH + k, false, PITCH);
       sum20 = subgroupMatrixMultiplyAccumulate(left2, right0, sum20);
       sum21 = subgroupMatrixMultiplyAccumulate(left2, right1, sum21);
-      let left3 = subgroupMatrixLoad<Left>(&xTile, (ownRow + 48u) * PITCH + k, false, PITCH);
+      sum22 = subgroupMatrixMultiplyAccumulate(left2, right2, sum22);
+      sum23 = subgroupMatrixMultiplyAccumulate(left2, right3, sum23);
+      let left3 = subgroupMatrixLoad<Left>(&xTile, leftAt + 48u * PITCH + k, false, PITCH);
       sum30 = subgroupMatrixMultiplyAccumulate(left3, right0, sum30);
       sum31 = subgroupMatrixMultiplyAccumulate(left3, right1, sum31);
+      sum32 = subgroupMatrixMultiplyAccumulate(left3, right2, sum32);
+      sum33 = subgroupMatrixMultiplyAccumulate(left3, right3, sum33);
     }
   }
-  let panel = subgroup * 2u * PANEL * PANEL;
-  let corner = vec2u(firstRow + ownRow, output + ownOutput);
+#if !GATED
+  if (isInside) {
+    subgroupMatrixStore(&out, outAt, sum00, false, stride);
+    subgroupMatrixStore(&out, outAt + 16u, sum01, false, stride);
+    subgroupMatrixStore(&out, outAt + 32u, sum02, false, stride);
+    subgroupMatrixStore(&out, outAt + 48u, sum03, false, stride);
+    subgroupMatrixStore(&out, outAt + 16u * stride, sum10, false, stride);
+    subgroupMatrixStore(&out, outAt + 16u * stride + 16u, sum11, false, stride);
+    subgroupMatrixStore(&out, outAt + 16u * stride + 32u, sum12, false, stride);
+    subgroupMatrixStore(&out, outAt + 16u * stride + 48u, sum13, false, stride);
+    subgroupMatrixStore(&out, outAt + 32u * stride, sum20, false, stride);
+    subgroupMatrixStore(&out, outAt + 32u * stride + 16u, sum21, false, stride);
+    subgroupMatrixStore(&out, outAt + 32u * stride + 32u, sum22, false, stride);
+    subgroupMatrixStore(&out, outAt + 32u * stride + 48u, sum23, false, stride);
+    subgroupMatrixStore(&out, outAt + 48u * stride, sum30, false, stride);
+    subgroupMatrixStore(&out, outAt + 48u * stride + 16u, sum31, false, stride);
+    subgroupMatrixStore(&out, outAt + 48u * stride + 32u, sum32, false, stride);
+    subgroupMatrixStore(&out, outAt + 48u * stride + 48u, sum33, false, stride);
+    return;
+  }
+#endif
+  let panel = subgroup * 2u * PANEL;
+  let lane = local % 32u;
+#if GATED
   workgroupBarrier();
-  subgroupMatrixStore(&results, panel, sum00, false, PANEL);
-  subgroupMatrixStore(&results, panel + PANEL * PANEL, sum01, false, PANEL);
+  subgroupMatrixStore(&panels, panel, sum00, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum02, false, 16u);
   workgroupBarrier();
-  write(panel, local % 32u, corner + vec2u(0u, 0u), rows);
-  write(panel + PANEL * PANEL, local % 32u, corner + vec2u(0u, 16u), rows);
+  write(panel, lane, corner + vec2u(0u, 0u));
   workgroupBarrier();
-  subgroupMatrixStore(&results, panel, sum10, false, PANEL);
-  subgroupMatrixStore(&results, panel + PANEL * PANEL, sum11, false, PANEL);
+  subgroupMatrixStore(&panels, panel, sum01, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum03, false, 16u);
   workgroupBarrier();
-  write(panel, local % 32u, corner + vec2u(16u, 0u), rows);
-  write(panel + PANEL * PANEL, local % 32u, corner + vec2u(16u, 16u), rows);
+  write(panel, lane, corner + vec2u(0u, 16u));
   workgroupBarrier();
-  subgroupMatrixStore(&results, panel, sum20, false, PANEL);
-  subgroupMatrixStore(&results, panel + PANEL * PANEL, sum21, false, PANEL);
+  subgroupMatrixStore(&panels, panel, sum10, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum12, false, 16u);
   workgroupBarrier();
-  write(panel, local % 32u, corner + vec2u(32u, 0u), rows);
-  write(panel + PANEL * PANEL, local % 32u, corner + vec2u(32u, 16u), rows);
+  write(panel, lane, corner + vec2u(16u, 0u));
   workgroupBarrier();
-  subgroupMatrixStore(&results, panel, sum30, false, PANEL);
-  subgroupMatrixStore(&results, panel + PANEL * PANEL, sum31, false, PANEL);
+  subgroupMatrixStore(&panels, panel, sum11, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum13, false, 16u);
   workgroupBarrier();
-  write(panel, local % 32u, corner + vec2u(48u, 0u), rows);
-  write(panel + PANEL * PANEL, local % 32u, corner + vec2u(48u, 16u), rows);
+  write(panel, lane, corner + vec2u(16u, 16u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum20, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum22, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(32u, 0u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum21, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum23, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(32u, 16u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum30, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum32, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(48u, 0u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum31, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum33, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(48u, 16u));
+#else
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum00, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum01, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(0u, 0u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum02, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum03, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(0u, 32u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum10, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum11, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(16u, 0u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum12, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum13, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(16u, 32u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum20, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum21, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(32u, 0u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum22, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum23, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(32u, 32u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum30, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum31, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(48u, 0u));
+  workgroupBarrier();
+  subgroupMatrixStore(&panels, panel, sum32, false, 16u);
+  subgroupMatrixStore(&panels, panel + PANEL, sum33, false, 16u);
+  workgroupBarrier();
+  write(panel, lane, corner + vec2u(48u, 32u));
+#endif
 }

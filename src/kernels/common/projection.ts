@@ -73,18 +73,11 @@ export function enqueueLinear(launch: Launch, args: LinearArguments): void {
     if (rounded && !bias && xStride % 4 === 0 && multipliesOnMatrixUnits(launch.target, weight, maxRows)) {
       const width = weight.columns;
       checkBytes("rounded", rounded, maxRows * width * 2);
-      enqueueHalfRounding(launch, { x, out: rounded, rowCount, width, stride: xStride, maxRows });
-      const product = {
-        x: rounded,
-        weight,
-        out,
-        outType: "f32",
-        mode: args.mode,
-        scale,
-        rowCount,
-        maxRows,
-      } as const;
-      enqueueMatrixProduct(launch, product);
+      const rows = { rowCount, maxRows };
+      if (!args.isRounded || scale !== 1) {
+        enqueueHalfRounding(launch, { x, out: rounded, width, stride: xStride, scale, ...rows });
+      }
+      enqueueMatrixProduct(launch, { x: rounded, weight, out, mode: args.mode, ...rows });
       return;
     }
     enqueueProjection(launch, {

@@ -1,5 +1,6 @@
 import type { DeviceBuffer, Launch } from "../../device/device.ts";
 import { fusesNorm } from "../common/projection.cuda.ts";
+import { multipliesOnMatrixUnits } from "../common/projection.matrix.webgpu.ts";
 import { enqueueLinear, type LinearArguments } from "../common/projection.ts";
 import { checkBytes, checkWeight, type WeightMatrix, weightBytes } from "../common/weight.ts";
 
@@ -32,7 +33,13 @@ export function linearPair(launch: Launch, args: LinearPairArguments): void {
     enqueueLinear(launch, { ...shared, ...first, second });
     return;
   }
-  for (const one of [first, second]) enqueueLinear(launch, { ...shared, ...one });
+  const weights = [first.weight, second.weight];
+  const roundOnce =
+    rest.rounded !== undefined &&
+    first.weight.columns === second.weight.columns &&
+    weights.every((weight) => multipliesOnMatrixUnits(launch.target, weight, args.maxRows));
+  enqueueLinear(launch, { ...shared, ...first });
+  enqueueLinear(launch, { ...shared, ...second, isRounded: rest.isRounded || roundOnce });
 }
 
 /** FLOPs and bytes of one call over `rows` rows. */

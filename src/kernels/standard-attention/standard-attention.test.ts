@@ -1,18 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDevices } from "../../../tests/fixtures/devices.ts";
 import type { Device } from "../../device/device.ts";
-import { openDevice } from "../../device/open.ts";
 import { CaseMemory } from "../common/cases/case-memory.ts";
 import { standardAttentionCases } from "./cases.ts";
 import { standardAttentionCost, standardAttentionWorkspaceBytes } from "./standard-attention.ts";
 
-describe.each([
-  ["relaxed", 1],
-  ["relaxed", 2],
-  ["simd", 2],
-] as const)("standard-attention, cpu %s, %i threads", (variant, threads) => {
+describe.each(testDevices)("standard-attention, $name", ({ open }) => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice({ kind: "cpu", variant, threads, poison: true });
+    device = await open();
   });
   afterAll(() => device.close());
 

@@ -11,6 +11,7 @@ import {
   checkAttentionSizes,
 } from "../common/attention-record.ts";
 import { type KeyValueDtype, keyValueCachePages, keyValueTokenBytes } from "../common/key-value-cache.ts";
+import { enqueueStandardWebGpu } from "./standard-attention.webgpu.ts";
 
 /** Tokens of an item of the score stage. */
 const CHUNK = 256;
@@ -66,6 +67,10 @@ export function standardAttention(launch: Launch, args: AttentionArguments): voi
   keyValueCachePages(args.cache, args);
   if (launch.target.kind === "cuda") {
     enqueueCuda(launch, args);
+    return;
+  }
+  if (launch.target.kind === "webgpu") {
+    enqueueStandardWebGpu(launch, args, scoreStride(args));
     return;
   }
   const { batch, sQ, heads, kvHeads, headWidth, maxLen } = args;
