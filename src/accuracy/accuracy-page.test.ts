@@ -1,12 +1,12 @@
 import { describe, expect, it } from "vitest";
 import { chartSpec } from "../report/chart.ts";
 import { renderPage } from "../report/page.ts";
+import { findingsOf } from "./accuracy-findings.ts";
 import { accumulationChart, accuracyPage, growthChart, perplexityChart } from "./accuracy-page.ts";
 import {
   type AccuracyResult,
   accumulationRows,
   errorRows,
-  findingsOf,
   fittedGrowth,
   lengthName,
   modelRows,

@@ -1,12 +1,12 @@
 import type { Chart, ChartSeries } from "../report/chart.ts";
 import type { ReportBlock, ReportPage, ReportSection } from "../report/page.ts";
 import { accumulators } from "./accumulation.ts";
+import { findingsOf } from "./accuracy-findings.ts";
 import {
   type AccuracyResult,
   accumulationRows,
   devicesOf,
   errorRows,
-  findingsOf,
   fittedGrowth,
   modelRows,
   type Rows,

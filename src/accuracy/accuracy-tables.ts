@@ -32,7 +32,8 @@ export function lengthName(length: number): string {
   return length % 1024 === 0 ? `${length / 1024}k` : String(length);
 }
 
-const scientific = (value: number) => (value === 0 ? "0" : value.toExponential(1));
+/** An error in scientific notation. */
+export const scientific = (value: number) => (value === 0 ? "0" : value.toExponential(1));
 
 /** A share in percent: two decimals, or two digits where those would all be 0. */
 export function percent(share: number): string {
@@ -43,7 +44,7 @@ export function percent(share: number): string {
 }
 
 /** Values of `of` among `rows`, each once, in the order of their first mention. */
-const distinct = <Row, Value>(rows: readonly Row[], of: (row: Row) => Value): Value[] => [
+export const distinct = <Row, Value>(rows: readonly Row[], of: (row: Row) => Value): Value[] => [
   ...new Set(rows.map(of)),
 ];
 
@@ -56,8 +57,13 @@ export const studyOf = (study: Study, device: DeviceKind): Study => ({
   attention: study.attention.filter((row) => row.device === device),
 });
 
-const find = (rows: readonly AttentionRow[], stream: StreamName, dtype: LatentDtype, length: number) =>
-  rows.find((row) => row.stream === stream && row.dtype === dtype && row.length === length);
+/** The row of one context and format. */
+export const findRow = (
+  rows: readonly AttentionRow[],
+  stream: StreamName,
+  dtype: LatentDtype,
+  length: number,
+) => rows.find((row) => row.stream === stream && row.dtype === dtype && row.length === length);
 
 /** The fitted laws of every device, kind of context and format, of the output and of the log-sum-exp. */
 export function fittedGrowth(study: Study): FittedGrowth[] {
@@ -82,7 +88,7 @@ export function errorRows(study: Study, output: "out" | "lse"): Rows {
   const isOne = devicesOf(study).length === 1;
   const rows = laws.map(({ device, stream, dtype, law }) => {
     const { attention } = studyOf(study, device);
-    const errors = lengths.map((length) => find(attention, stream, dtype, length)?.[output]);
+    const errors = lengths.map((length) => findRow(attention, stream, dtype, length)?.[output]);
     const cells = errors.map((error) => (error === undefined ? "" : scientific(error)));
     const name = isOne ? stream : `${stream}, ${device}`;
     return [name, dtype, ...cells, law === null ? "" : law.exponent.toFixed(2)];
@@ -127,79 +133,6 @@ export function modelRows(effects: readonly ModelEffect[]): Rows {
     `${effect.sameTokens.toFixed(1)} of 64 tokens`,
   ]);
   return [head, ...rows];
-}
-
-function sentenceOnOutput(study: Study, device: DeviceKind): string[] {
-  const { attention } = studyOf(study, device);
-  const realistic = attention.filter((row) => row.stream === "realistic");
-  const last = realistic.reduce((most, row) => Math.max(most, row.length), 0);
-  const first = realistic.reduce((least, row) => Math.min(least, row.length), Number.POSITIVE_INFINITY);
-  const parts = distinct(realistic, (row) => row.dtype).flatMap((dtype) => {
-    const [short, long] = [
-      find(realistic, "realistic", dtype, first),
-      find(realistic, "realistic", dtype, last),
-    ];
-    if (short === undefined || long === undefined) return [];
-    return [`${dtype} ${percent(short.out)} and ${percent(long.out)}`];
-  });
-  if (parts.length === 0) return [];
-  return [
-    `How far attention's output is from exact, at ${lengthName(first)} and at ${lengthName(last)} tokens of a realistic context (${device}): ${parts.join(", ")}.`,
-  ];
-}
-
-function sentenceOnGrowth(study: Study): string[] {
-  const laws = fittedGrowth(study).filter(({ output, law }) => output === "out" && law !== null);
-  const steepest = laws.reduce<FittedGrowth | null>(
-    (most, one) => (most === null || one.law!.exponent > most.law!.exponent ? one : most),
-    null,
-  );
-  if (steepest === null) return [];
-  const growth = 2 ** steepest.law!.exponent;
-  return [
-    `Of all formats and contexts the fastest growth is that of ${steepest.dtype} on ${steepest.stream} contexts (${steepest.device}): length to the power of ${steepest.law!.exponent.toFixed(2)}, ${growth.toFixed(2)} times the error for twice the context.`,
-  ];
-}
-
-function sentenceOnModel({ model }: AccuracyResult): string[] {
-  const [exact, ...others] = model?.effects ?? [];
-  if (exact === undefined || model === null) return [];
-  const parts = others.map(({ dtype, perplexity, agreement }) => {
-    const change = perplexity / exact.perplexity - 1;
-    return `${dtype} ${change < 0 ? "−" : "+"}${percent(Math.abs(change))} (the likeliest token is the same at ${percent(agreement)} of positions)`;
-  });
-  return [
-    `What ${model.name} loses on ${model.tokens} tokens of held-out text, as perplexity beside ${exact.perplexity.toFixed(3)} with an ${exact.dtype} cache: ${parts.join(", ")}.`,
-  ];
-}
-
-function sentenceOnSums({ accumulation }: Study): string[] {
-  const last = accumulation.reduce((most, row) => Math.max(most, row.length), 0);
-  const of = (accumulator: string) =>
-    accumulation.find(
-      (row) => row.stream === "all equal" && row.length === last && row.accumulator === accumulator,
-    )?.error;
-  const [wide, split, narrow] = [of("float32"), of("float32, 16 splits"), of("bf16")];
-  if (wide === undefined || split === undefined || narrow === undefined) return [];
-  return [
-    `Where all ${lengthName(last)} tokens count alike, sums in float32 are off by ${scientific(wide)} (${scientific(split)} in 16 splits, as the kernels add up) and sums in bf16 by ${narrow < 1 ? scientific(narrow) : `${narrow.toFixed(0)} times the result`}: what is kept may be narrow, what is added up may not.`,
-  ];
-}
-
-/** The finding in plain words, a sentence each. */
-export function findingsOf(result: AccuracyResult): string[] {
-  const skipped = skippedOf(result);
-  const missing =
-    skipped.length === 0
-      ? []
-      : [`Not measured: ${skipped.length} of the cases; they are listed below with the reason.`];
-  return [
-    ...sentenceOnModel(result),
-    ...devicesOf(result.study).flatMap((device) => sentenceOnOutput(result.study, device)),
-    ...sentenceOnGrowth(result.study),
-    ...sentenceOnSums(result.study),
-    ...missing,
-  ];
 }
 
 /** What was not measured, with the reason. */

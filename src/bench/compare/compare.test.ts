@@ -13,7 +13,9 @@ import { CompareArena } from "./arena.ts";
 import { breakEven, breakEvens, describeBreakEven } from "./break-even.ts";
 import { claimArithmetic, claimVerdicts, publishedClaims } from "./claims.ts";
 import { makeDecoder, recordDecoder } from "./decoder.ts";
+import { findings } from "./findings.ts";
 import { comparePage } from "./page.ts";
+import { claimsTable, ownFigures, ownTable } from "./published-tables.ts";
 import type { CompareOutcome, CompareRow, MeasuredOutcome } from "./rows.ts";
 import { runCompare } from "./run.ts";
 import {
@@ -25,16 +27,7 @@ import {
   intermediateOf,
   modelParameters,
 } from "./shapes.ts";
-import {
-  claimsTable,
-  findings,
-  missingSentences,
-  ownFigures,
-  ownTable,
-  rowsTable,
-  timesTable,
-  tuningTable,
-} from "./tables.ts";
+import { missingSentences, rowsTable, timesTable, tuningTable } from "./tables.ts";
 import { medianShares, tuningShares } from "./tuning.ts";
 
 const tiny = compareShapes.tiny!;

@@ -2,20 +2,17 @@ import type { Chart } from "../../report/chart.ts";
 import type { ReportBlock, ReportPage, ReportSection } from "../../report/page.ts";
 import type { Report } from "../report.ts";
 import { measuredTimes } from "./break-even.ts";
+import { findings } from "./findings.ts";
+import { claimsTable, ownFigures, ownTable, verdictTable } from "./published-tables.ts";
 import type { CompareRow, CompareScope } from "./rows.ts";
 import { type CompareShape, compareForms } from "./shapes.ts";
 import {
   breakEvenTable,
-  claimsTable,
-  findings,
   missingSentences,
-  ownFigures,
-  ownTable,
   rowsTable,
   scopeTitles,
   timesTable,
   tuningTable,
-  verdictTable,
 } from "./tables.ts";
 import { type TuningShare, tuningShares } from "./tuning.ts";
 

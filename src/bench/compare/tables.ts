@@ -1,6 +1,5 @@
 import { threeDigits } from "../report.ts";
 import { breakEvens, describeBreakEven } from "./break-even.ts";
-import { claimArithmetic, claimVerdicts, publishedClaims } from "./claims.ts";
 import type { CompareRow, CompareScope } from "./rows.ts";
 import { type CompareFormId, compareForms } from "./shapes.ts";
 import { medianShares, type TuningShare } from "./tuning.ts";
@@ -71,7 +70,8 @@ export function missingSentences(rows: readonly CompareRow[]): string[] {
   );
 }
 
-const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
+/** A share without decimals. */
+export const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
 
 /** How near each form's attention kernels come to the ceiling that binds them, the head first. */
 export function tuningTable(shares: readonly TuningShare[]): string[][] {
@@ -89,20 +89,6 @@ export function tuningTable(shares: readonly TuningShare[]): string[][] {
   return [head, ...body];
 }
 
-/** Flash attention's share of latent attention's own from which on its kernel counts as tuned as well. */
-const FAIR = 0.8;
-
-function sentenceOnTuning(shares: readonly TuningShare[]): string[] {
-  const medians = medianShares(shares);
-  const [flash, latent] = [medians.get("flash"), medians.get("latent-512")];
-  if (flash === undefined || latent === undefined) return [];
-  const isFair = flash >= FAIR * latent;
-  return [
-    `Of the ceiling that binds it, flash attention's kernel reaches ${percent(flash)} and latent attention's (512) ${percent(latent)} (medians over the ` +
-      `cells that every form fits): the comparison ${isFair ? "does not favour" : "favours"} latent attention.`,
-  ];
-}
-
 /** The break-even lines as a table, the head first. */
 export function breakEvenTable(rows: readonly CompareRow[]): string[][] {
   const body = breakEvens(rows).map((one) => [
@@ -112,100 +98,4 @@ export function breakEvenTable(rows: readonly CompareRow[]): string[][] {
     describeBreakEven(one),
   ]);
   return [["scope", "batch", "line", "where"], ...body];
-}
-
-/** The whole model's rows at batch 1 and the longest context at which all four published forms were measured. */
-export function ownFigures(rows: readonly CompareRow[]): { context: number; rows: CompareRow[] } | null {
-  const single = rows.filter((row) => row.scope === "model" && row.batch === 1);
-  const contexts = [...new Set(single.map(({ context }) => context))].sort((a, b) => b - a);
-  for (const context of contexts) {
-    const found = publishedClaims.flatMap(({ form }) =>
-      single.filter(
-        (row) => row.form === form && row.context === context && row.outcome.status === "measured",
-      ),
-    );
-    if (found.length === publishedClaims.length) return { context, rows: found };
-  }
-  return null;
-}
-
-/** The published figures beside arithmetic (computed, not measured), the head first. */
-export function claimsTable(): string[][] {
-  const head = [
-    "published, A100, 7B",
-    "ms",
-    "floor ms",
-    "tokens/s",
-    "peak GB",
-    "least GB",
-    "cache GB",
-    "MLA cache GB",
-  ];
-  const body = publishedClaims.map((claim) => {
-    const own = claimArithmetic(claim);
-    return [
-      claim.title,
-      ...[claim.milliseconds.toFixed(1), own.floorMilliseconds.toFixed(1), claim.tokensPerSecond.toFixed(1)],
-      ...[claim.peakGigabytes.toFixed(1), own.leastPeakGigabytes.toFixed(1)],
-      ...[claim.cacheGigabytes.toFixed(1), own.cacheGigabytes.toFixed(2)],
-    ];
-  });
-  return [head, ...body];
-}
-
-/** This machine's figures beside the published ratios to standard attention; the head alone where they are missing. */
-export function ownTable(rows: readonly CompareRow[]): string[][] {
-  const head = [
-    "measured here",
-    "ms per token",
-    "of standard",
-    "published",
-    "cache",
-    "of standard",
-    "published",
-  ];
-  const own = ownFigures(rows);
-  if (own === null) return [head];
-  const base = own.rows[0]!;
-  const baseMs = base.outcome.status === "measured" ? base.outcome.milliseconds : Number.NaN;
-  const body = own.rows.map((row, i) => {
-    const claim = publishedClaims[i]!;
-    const ms = row.outcome.status === "measured" ? row.outcome.milliseconds : Number.NaN;
-    return [
-      titleOf(row.form),
-      ...[threeDigits(ms), (ms / baseMs).toFixed(2)],
-      (claim.milliseconds / publishedClaims[0]!.milliseconds).toFixed(2),
-      ...[formatDecimalBytes(row.cacheBytes), (row.cacheBytes / base.cacheBytes).toFixed(2)],
-      (claim.cacheGigabytes / publishedClaims[0]!.cacheGigabytes).toFixed(2),
-    ];
-  });
-  return [head, ...body];
-}
-
-/** The verdicts on the published figures, the head first. */
-export function verdictTable(): string[][] {
-  const body = claimVerdicts().map(({ claim, follows, because }) => [claim, follows, because]);
-  return [["published", "follows", "because"], ...body];
-}
-
-/** What was found, a sentence each. */
-export function findings(rows: readonly CompareRow[], shares: readonly TuningShare[]): string[] {
-  const measured = rows.filter(({ outcome }) => outcome.status === "measured").length;
-  const sentences = [`${measured} of ${rows.length} rows were measured; the others say why not.`];
-  const own = ownFigures(rows);
-  const ms = own?.rows.map(({ outcome }) => (outcome.status === "measured" ? outcome.milliseconds : 0));
-  if (own !== null && ms !== undefined) {
-    const [standard, flash, wide, narrow] = ms as [number, number, number, number];
-    sentences.push(
-      `Whole model, one sequence of ${own.context} tokens: ${ms.map(threeDigits).join(" / ")} ms per token for standard, flash, ` +
-        `latent 512 and latent 256; latent 512 takes ${(wide / flash).toFixed(2)} of flash's time and ` +
-        `${(wide / standard).toFixed(2)} of standard's, latent 256 ${(narrow / flash).toFixed(2)} of flash's.`,
-    );
-    const [full, , latent] = own.rows;
-    const share = ((100 * latent!.cacheBytes) / full!.cacheBytes).toFixed(1);
-    sentences.push(
-      `The latent cache of d_c=512 takes ${share} % of the bytes of all heads' keys and values.`,
-    );
-  }
-  return [...sentences, ...sentenceOnTuning(shares)];
 }

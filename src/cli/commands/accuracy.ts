@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { findingsOf } from "../../accuracy/accuracy-findings.ts";
 import { accuracyPage } from "../../accuracy/accuracy-page.ts";
 import {
   type AccuracyResult,
   accumulationRows,
   errorRows,
-  findingsOf,
   fittedGrowth,
   modelRows,
   type Rows,

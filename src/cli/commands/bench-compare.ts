@@ -1,18 +1,16 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { findings } from "../../bench/compare/findings.ts";
 import { type CompareReport, comparePage } from "../../bench/compare/page.ts";
+import { claimsTable, ownTable, verdictTable } from "../../bench/compare/published-tables.ts";
 import type { CompareScope } from "../../bench/compare/rows.ts";
 import { runCompare } from "../../bench/compare/run.ts";
 import { type CompareShape, compareForms, compareShapes } from "../../bench/compare/shapes.ts";
 import {
   breakEvenTable,
-  claimsTable,
-  findings,
   missingSentences,
-  ownTable,
   rowsTable,
   scopeTitles,
   tuningTable,
-  verdictTable,
 } from "../../bench/compare/tables.ts";
 import { tuningShares } from "../../bench/compare/tuning.ts";
 import { createDeviceReport, writeReport } from "../../bench/report.ts";
