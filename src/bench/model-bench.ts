@@ -1,6 +1,7 @@
 import type { LanguageModel } from "../engine/language-model.ts";
 import { cacheFootprint } from "../engine/language-model.ts";
-import { type Ceilings, createCeilingMeter } from "./ceilings.ts";
+import type { Ceilings } from "./ceilings.ts";
+import { openCeilings } from "./device-ceilings.ts";
 import { measureHeap } from "./heap.ts";
 import { median } from "./run.ts";
 import { SequenceDriver } from "./sequence-driver.ts";
@@ -27,22 +28,23 @@ export interface DecodeResult {
   readonly tokensPerSecond: number;
   /** Weights and cache that a step reads, over its time. */
   readonly gigabytesPerSecond: number;
-  /** Of the read bandwidth measured between the steps. */
-  readonly fractionOfRead: number;
+  /** Of the read bandwidth, on the CPU measured between the steps; null where it is not measured. */
+  readonly fractionOfRead: number | null;
 }
 
 /** What a model reached. */
 export interface ModelBenchResult {
   readonly prefill: { readonly tokens: number; readonly tokensPerSecond: number };
   readonly decode: readonly DecodeResult[];
-  readonly ceilings: Ceilings;
+  /** Null on devices that have no such measurement. */
+  readonly ceilings: Ceilings | null;
   /** Bytes of the JavaScript heap per token, after collection; null when not watched. */
   readonly heapBytesPerToken: number | null;
   readonly memory: {
     readonly weightBytes: number;
     readonly cacheBytes: number;
     readonly cacheBytesPerToken: number;
-    /** Largest resident size of the process. */
+    /** Largest resident size of the process; on a GPU what its memory lost, context and kernels too. */
     readonly peakBytes: number;
   };
 }
@@ -63,16 +65,21 @@ async function measureDecode(
   driver: SequenceDriver,
   cachedTokens: number,
   steps: number,
-  measureCeilings: () => Ceilings,
+  measureCeilings: () => Ceilings | null,
 ): Promise<{ times: number[]; ceilings: Ceilings[] }> {
   await driver.prefill(cachedTokens - driver.length);
   const times: number[] = [];
-  const ceilings = [measureCeilings()];
+  const ceilings: Ceilings[] = [];
+  const look = () => {
+    const measured = measureCeilings();
+    if (measured !== null) ceilings.push(measured);
+  };
+  look();
   for (let step = 0; step < steps; step++) {
     const start = performance.now();
     await driver.decode();
     times.push(performance.now() - start);
-    if (step % 8 === 7) ceilings.push(measureCeilings());
+    if (step % 8 === 7) look();
   }
   driver.truncate(cachedTokens);
   return { times, ceilings };
@@ -90,6 +97,41 @@ export function weightBytesPerStep(model: LanguageModel): number {
   return weightBytes - embedding - sparse * (experts.count - experts.perToken) * expert;
 }
 
+/** The median of each ceiling; null where none was measured. */
+function medianCeilings(ceilings: readonly Ceilings[]): Ceilings | null {
+  if (ceilings.length === 0) return null;
+  return {
+    bytesPerSecond: median(ceilings.map(({ bytesPerSecond }) => bytesPerSecond)),
+    flopsPerSecond: median(ceilings.map(({ flopsPerSecond }) => flopsPerSecond)),
+  };
+}
+
+function decodeResult(
+  model: LanguageModel,
+  cachedTokens: number,
+  times: readonly number[],
+  ceilings: readonly Ceilings[],
+): DecodeResult {
+  const milliseconds = median(times);
+  const { bytesPerToken } = cacheFootprint(model.config, model.runner.pool.shape.dtype);
+  const rate = (weightBytesPerStep(model) + cachedTokens * bytesPerToken) / (milliseconds / 1000);
+  const ceiling = medianCeilings(ceilings);
+  return {
+    ...{ cachedTokens, milliseconds, tokensPerSecond: 1000 / milliseconds, gigabytesPerSecond: rate / 1e9 },
+    fractionOfRead: ceiling && rate / ceiling.bytesPerSecond,
+  };
+}
+
+function memoryOf({ config, device, runner, weightBytes }: LanguageModel): ModelBenchResult["memory"] {
+  const { reservedBytes, peakBytes } = device.memory;
+  return {
+    weightBytes,
+    cacheBytes: runner.pool.bytes,
+    cacheBytesPerToken: cacheFootprint(config, runner.pool.shape.dtype).bytesPerToken,
+    peakBytes: device.kind === "cpu" ? process.resourceUsage().maxRSS * 1024 : (reservedBytes ?? peakBytes),
+  };
+}
+
 /**
  * Times prefill and decode of a loaded model beside the ceilings of its device. Rejects with a UserError when a context
  * does not fit the model's cache.
@@ -99,9 +141,9 @@ export async function runModelBench(
   options: ModelBenchOptions,
 ): Promise<ModelBenchResult> {
   const { contexts, steps, heapTokens, onPart } = options;
-  const meter = createCeilingMeter(model.device);
+  onPart?.("ceilings");
+  const source = await openCeilings(model.device);
   const driver = new SequenceDriver(model);
-  const footprint = cacheFootprint(model.config, model.runner.pool.shape.dtype);
   const all: Ceilings[] = [];
   try {
     onPart?.(`prefill of ${options.prefill} tokens`);
@@ -109,38 +151,18 @@ export async function runModelBench(
     const decode: DecodeResult[] = [];
     for (const cachedTokens of contexts) {
       onPart?.(`decode at ${cachedTokens} cached tokens`);
-      const { times, ceilings } = await measureDecode(driver, cachedTokens, steps, () => meter.measure());
+      const measure = () => source?.measure() ?? null;
+      const { times, ceilings } = await measureDecode(driver, cachedTokens, steps, measure);
       all.push(...ceilings);
-      const milliseconds = median(times);
-      const bytes = weightBytesPerStep(model) + cachedTokens * footprint.bytesPerToken;
-      const rate = bytes / (milliseconds / 1000);
-      const read = median(ceilings.map(({ bytesPerSecond }) => bytesPerSecond));
-      decode.push({
-        cachedTokens,
-        milliseconds,
-        tokensPerSecond: 1000 / milliseconds,
-        gigabytesPerSecond: rate / 1e9,
-        fractionOfRead: rate / read,
-      });
+      decode.push(decodeResult(model, cachedTokens, times, ceilings));
     }
     if (heapTokens > 0) onPart?.(`heap over ${heapTokens} tokens`);
     const heapBytesPerToken = heapTokens > 0 ? await measureHeap(driver, heapTokens) : null;
     return {
       prefill: { tokens: options.prefill, tokensPerSecond },
-      decode,
-      ceilings: {
-        bytesPerSecond: median(all.map(({ bytesPerSecond }) => bytesPerSecond)),
-        flopsPerSecond: median(all.map(({ flopsPerSecond }) => flopsPerSecond)),
-      },
-      heapBytesPerToken,
-      memory: {
-        weightBytes: model.weightBytes,
-        cacheBytes: model.runner.pool.bytes,
-        cacheBytesPerToken: footprint.bytesPerToken,
-        peakBytes: process.resourceUsage().maxRSS * 1024,
-      },
+      ...{ decode, ceilings: medianCeilings(all), heapBytesPerToken, memory: memoryOf(model) },
     };
   } finally {
-    meter.free();
+    source?.free();
   }
 }

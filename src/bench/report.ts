@@ -75,6 +75,13 @@ export function threeDigits(value: number): string {
   return value >= 10 ? value.toFixed(1) : value.toFixed(2);
 }
 
+/** FLOPs a second for people: 51.2 GFLOPS, 862 TFLOPS. */
+export function formatFlops(flopsPerSecond: number): string {
+  return flopsPerSecond < 1e12
+    ? `${threeDigits(flopsPerSecond / 1e9)} GFLOPS`
+    : `${threeDigits(flopsPerSecond / 1e12)} TFLOPS`;
+}
+
 function formatTime(milliseconds: number): string {
   return milliseconds < 1 ? `${threeDigits(milliseconds * 1e3)} µs` : `${threeDigits(milliseconds)} ms`;
 }
@@ -110,7 +117,7 @@ export function tableOf(results: readonly CaseResult[]): string[][] {
 export function ceilingTableOf(ceilings: readonly CeilingResult[]): string[][] {
   const rows = ceilings.map(({ threads, gflops, gigabytesPerSecond }) => [
     String(threads),
-    `${threeDigits(gflops)} GFLOPS`,
+    formatFlops(gflops * 1e9),
     `${threeDigits(gigabytesPerSecond)} GB/s`,
   ]);
   return [["threads", "multiply-add", "read"], ...rows];

@@ -42,6 +42,20 @@ function rowOf({ kvHeads, length }: AttentionShape, token: number, head: number)
   return (page * kvHeads + head) * PAGE_SIZE + (token % PAGE_SIZE);
 }
 
+/** Attention in float64 of the last head over stored keys and values. */
+function lastHead(shape: AttentionShape, stored: readonly Uint8Array[], queries: Float32Array) {
+  const { heads, kvHeads, headWidth, dtype, length } = shape;
+  const [keys, values] = stored.map((data) => {
+    const rowBytes = data.length / (Math.ceil(length / PAGE_SIZE) * PAGE_SIZE * kvHeads);
+    return Array.from({ length }, (_, token) => {
+      const at = rowOf(shape, token, kvHeads - 1) * rowBytes;
+      return decodeToF32(data.subarray(at, at + rowBytes), dtype);
+    });
+  });
+  const query = queries.subarray((heads - 1) * headWidth);
+  return attentionRowReference({ query, keys: keys!, values: values!, softmaxScale: headWidth ** -0.5 });
+}
+
 /** Attention of one token by either operation; the last head is checked. */
 export function attentionCase(operation: keyof typeof operations, shape: AttentionShape): BenchCase {
   const { heads, kvHeads, headWidth, dtype, length } = shape;
@@ -76,16 +90,7 @@ export function attentionCase(operation: keyof typeof operations, shape: Attenti
           enqueue(launch, { ...sizes, ...buffers, cache, maxPages, mask: "causal", softmaxScale });
         },
         async worstError() {
-          const [keyRows, valueRows] = stored.map((data) => {
-            const rowBytes = data.length / (maxPages * PAGE_SIZE * kvHeads);
-            return Array.from({ length }, (_, token) => {
-              const at = rowOf(shape, token, kvHeads - 1) * rowBytes;
-              return decodeToF32(data.subarray(at, at + rowBytes), dtype);
-            });
-          });
-          const query = queries.subarray((heads - 1) * headWidth);
-          const row = { query, keys: keyRows!, values: valueRows!, softmaxScale };
-          const expected = attentionRowReference(row);
+          const expected = lastHead(shape, stored, queries);
           const out = await memory.readFloats(buffers.out, heads * headWidth);
           const lse = await memory.readFloats(buffers.lse, heads);
           const outError = worstErrorOf(out.subarray((heads - 1) * headWidth), expected.out);

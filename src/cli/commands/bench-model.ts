@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import { UserError } from "../../base/errors.ts";
 import { type ModelBenchResult, runModelBench } from "../../bench/model-bench.ts";
 import { presetNames } from "../../bench/model-presets.ts";
-import { createReport, writeReport } from "../../bench/report.ts";
+import { createDeviceReport, formatFlops, threeDigits, writeReport } from "../../bench/report.ts";
 import type { DecodeCell } from "../../bench/shape-bench.ts";
 import { integerFlag } from "../flags.ts";
 import { addModelFlags, type ModelFlags } from "../model-flags.ts";
@@ -35,21 +35,22 @@ function printResult(result: ModelBenchResult): void {
   const { prefill, decode, ceilings, memory } = result;
   const rows = decode.map((row) => [
     `decode at ${row.cachedTokens}`,
-    row.milliseconds.toFixed(2),
+    threeDigits(row.milliseconds),
     row.tokensPerSecond.toFixed(1),
     row.gigabytesPerSecond.toFixed(1),
-    `${(100 * row.fractionOfRead).toFixed(0)} %`,
+    row.fractionOfRead === null ? "" : `${(100 * row.fractionOfRead).toFixed(0)} %`,
   ]);
-  const ms = ((1000 * prefill.tokens) / prefill.tokensPerSecond).toFixed(0);
+  const ms = threeDigits((1000 * prefill.tokens) / prefill.tokensPerSecond);
   rows.unshift([`prefill ${prefill.tokens}`, ms, prefill.tokensPerSecond.toFixed(1), "", ""]);
   const [first = "", ...lines] = formatTable([head, ...rows]).split("\n");
   printLine([paint.bold(first), ...lines, ""].join("\n"));
-  printLine(
-    `read ${(ceilings.bytesPerSecond / 1e9).toFixed(1)} GB/s, multiply-add ${(ceilings.flopsPerSecond / 1e9).toFixed(0)} GFLOPS`,
-  );
+  if (ceilings !== null) {
+    const [read, multiply] = [ceilings.bytesPerSecond / 1e9, formatFlops(ceilings.flopsPerSecond)];
+    printLine(`ceilings: reads ${threeDigits(read)} GB/s, multiplies ${multiply}`);
+  }
   printLine(
     `weights ${formatBytes(memory.weightBytes)}, cache ${formatBytes(memory.cacheBytes)} ` +
-      `(${formatBytes(memory.cacheBytesPerToken)} a token), process at most ${formatBytes(memory.peakBytes)}`,
+      `(${formatBytes(memory.cacheBytesPerToken)} a token), at most ${formatBytes(memory.peakBytes)} in use`,
   );
   if (result.heapBytesPerToken !== null) {
     printLine(`live heap grows by ${result.heapBytesPerToken.toFixed(1)} bytes a token`);
@@ -75,7 +76,7 @@ async function benchModel(
       },
     });
     const about = { name: flags.name, model: model ?? "shakespeare-mla", device: session.device.name };
-    const report = createReport({ ...about, ...measured }, version);
+    const report = createDeviceReport({ ...about, ...measured }, version, session.device);
     if (!flags.json) printResult(measured);
     if (flags.out !== undefined) note(`Written to ${await writeReport(report, flags.out)}`);
     printJson(report);

@@ -1,7 +1,7 @@
 import { InvalidArgumentError } from "commander";
 import { runFullHeadsBench } from "../../bench/full-heads-bench.ts";
 import { FULL_HEADS_PRESET, presetConfig } from "../../bench/model-presets.ts";
-import { createDeviceReport, threeDigits, writeReport } from "../../bench/report.ts";
+import { createDeviceReport, formatFlops, threeDigits, writeReport } from "../../bench/report.ts";
 import { type DecodeCell, runShapeBench, type ShapeBenchResult } from "../../bench/shape-bench.ts";
 import { openFlaggedDevice } from "../model-session.ts";
 import { formatBytes, formatTable, note, paint, printJson, printLine } from "../output.ts";
@@ -42,8 +42,7 @@ function printResult({ decode, prefill, ceilings, memory }: ShapeBenchResult): v
   ]);
   if (prefill !== null) {
     const { tokens, milliseconds, tokensPerSecond, teraflops } = prefill;
-    const speed =
-      teraflops < 1 ? `${threeDigits(1000 * teraflops)} GFLOPS` : `${threeDigits(teraflops)} TFLOPS`;
+    const speed = formatFlops(teraflops * 1e12);
     rows.push([`prefill ${tokens}`, threeDigits(milliseconds), tokensPerSecond.toFixed(0), speed, ""]);
   }
   const head = ["work", "ms", "tokens/s", "rate", "of read ceiling"];
