@@ -1,15 +1,18 @@
 // Checks and times builds of the Hopper mla-decode kernels without Node: every line of standard input is one experiment,
 //
-//   b s_q h s [many] [cluster=2] [groups=66] [least=4] [split=16] [few=16] [page=64] [vary=1] [cubin=PATH] [f32=1] [notime=1]
+//   b s_q h s [many] [cluster=2] [groups=66] [least=4] [split=16] [few=16] [page=64] [vary=1] [cubin=PATH] [f32=1] [notime=1] [beside=PATH]
 //
 // with d_c 512, d_r 64, bf16. A line is checked against float64 first (sampled rows, NaN wherever nothing may be read, counters back at
 // zero), then timed as graphs of many calls: with pages of its own for each call (over more than 300 MB), and with the same pages.
+//
+// With beside=PATH another library (a shared object as rival.h says) is checked the same way, and both are timed in turn, three times.
 //
 //   nvcc -std=c++17 -O2 -gencode=arch=compute_90a,code=sm_90a -o harness benchmarks/cuda/decode-harness.cu -lcuda
 //   ./harness cubin/mla-decode.few-rows.sm90.cubin cubin/mla-decode.many-rows.sm90.cubin < experiments
 #include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+#include <dlfcn.h>
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -22,6 +25,7 @@
 #include <sstream>
 #include <string>
 #include <vector>
+#include "rival.h"
 
 #define CHECK(call)                                                                        \
   do {                                                                                     \
@@ -110,6 +114,8 @@ struct Plan {
   CUmodule module;
   int rowsABlock, rowBlocks, cluster, groups, splitTiles, leastTiles, slots, grid, shared, threads;
   bool many;
+  RivalLaunch rivalLaunch;
+  void* rival;
 };
 
 struct Harness {
@@ -156,6 +162,24 @@ struct Harness {
       config.numAttrs = 1;
     }
     return config;
+  }
+
+  /** Another library's plan for the lengths that lie on the device, which its launches use again and again. */
+  Plan rivalPlanOf(const Experiment& e, int tableWidth) {
+    const std::string& path = e.options.at("beside");
+    void* library = dlopen(path.c_str(), RTLD_NOW);
+    if (library == nullptr) {
+      printf("%s\n", dlerror());
+      exit(1);
+    }
+    Plan plan = {};
+    const auto planner = reinterpret_cast<RivalPlan>(dlsym(library, "rivalPlan"));
+    plan.rivalLaunch = reinterpret_cast<RivalLaunch>(dlsym(library, "rivalLaunch"));
+    CHECK(planner == nullptr || plan.rivalLaunch == nullptr);
+    const RivalCall call = {e.batch, e.sQ, e.heads, e.length, tableWidth, pages, q, pool, lengths, out, lse, scratch, SCALE, stream};
+    plan.rival = planner(&call, &plan.groups);
+    CHECK(cudaStreamSynchronize(stream));
+    return plan;
   }
 
   Plan planOf(const Experiment& e) {
@@ -206,6 +230,7 @@ struct Harness {
   }
 
   void launch(const Plan& plan, const Experiment& e, const int* table, int tableWidth, int page) {
+    if (plan.rival != nullptr) return plan.rivalLaunch(plan.rival, table);
     CUtensorMap map = mapOf(pool, pages * 64, std::min(64, page)), queryMap = mapOf(q, static_cast<size_t>(e.batch) * e.sQ * e.heads, plan.rowsABlock);
     const void *queries = q, *cache = pool, *tablePointer = table, *lengthPointer = lengths, *count = lengths;
     void *outPointer = out, *lsePointer = lse, *scratchPointer = scratch, *counterPointer = counters;
@@ -299,9 +324,31 @@ struct Harness {
     if (!*clean) CHECK(cudaMemset(counters, 0, 4 << 16));
   }
 
+  bool right(const Plan& plan, const Experiment& e, const std::string& line, const std::vector<int>& lengthsHost, int tableWidth, int page,
+             double* worst, double* distance) {
+    double lseError;
+    bool clean;
+    check(plan, e, lengthsHost, tableWidth, page, worst, distance, &lseError, &clean);
+    if (*worst <= 4e-2 && *distance < 4e-3 && lseError < 1e-3 && clean) return true;
+    printf("WRONG %s: worst %.2e distance %.2e lse %.1e counters %s\n", line.c_str(), *worst, *distance, lseError, clean ? "zero" : "NOT ZERO");
+    fflush(stdout);
+    return false;
+  }
+
+  /** Three times one, then the other: the medians. */
+  void timeInTurn(const Plan& plan, const Plan& rival, const Experiment& e, int calls, int step, int tableWidth, int page, double* ours, double* theirs) {
+    std::vector<double> times[2];
+    for (int round = 0; round < 3; round++) {
+      times[0].push_back(timeOf(plan, e, calls, step, tableWidth, page));
+      times[1].push_back(timeOf(rival, e, calls, step, tableWidth, page));
+    }
+    for (auto& list : times) std::sort(list.begin(), list.end());
+    *ours = times[0][1];
+    *theirs = times[1][1];
+  }
+
   void run(const Experiment& e, const std::string& line) {
     const int page = e.number("page", 64);
-    const Plan plan = planOf(e);
     std::vector<int> lengthsHost(e.batch, e.length);
     std::mt19937 random(e.batch + e.length);
     if (e.number("vary", 0) > 0) {
@@ -310,6 +357,7 @@ struct Harness {
     }
     CHECK(cudaMemcpy(lengths, lengthsHost.data(), e.batch * 4, cudaMemcpyHostToDevice));
     const int tableWidth = (e.length + page - 1) / page, step = e.batch * tableWidth;
+    const Plan plan = planOf(e);
     double tokens = 0;
     for (int length : lengthsHost) tokens += length;
     const double bytes = tokens * WIDTH * 2 + 2. * e.batch * e.sQ * e.heads * (WIDTH + LATENT), flops = 2. * e.sQ * e.heads * tokens * (WIDTH + LATENT);
@@ -325,20 +373,24 @@ struct Harness {
     }
     if (order.size() > (16u << 20)) { printf("%s: too many pages\n", line.c_str()); return; }
     CHECK(cudaMemcpy(tables, order.data(), order.size() * 4, cudaMemcpyHostToDevice));
-    double worst, distance, lseError;
-    bool clean;
-    check(plan, e, lengthsHost, tableWidth, page, &worst, &distance, &lseError, &clean);
-    const bool right = worst <= 4e-2 && distance < 4e-3 && lseError < 1e-3 && clean;
-    if (!right) {
-      printf("WRONG %s: worst %.2e distance %.2e lse %.1e counters %s\n", line.c_str(), worst, distance, lseError, clean ? "zero" : "NOT ZERO");
-      fflush(stdout);
-      return;
-    }
+    double worst, distance;
+    if (!right(plan, e, line, lengthsHost, tableWidth, page, &worst, &distance)) return;
     if (e.number("notime", 0) > 0) {
       printf("%-44s right: err %.1e/%.1e\n", line.c_str(), worst, distance);
       return;
     }
-    const double cold = timeOf(plan, e, calls, step, tableWidth, page), warm = timeOf(plan, e, calls, 0, tableWidth, page);
+    double cold = 0, warm = 0;
+    if (e.options.count("beside") > 0) {
+      double theirWorst, theirDistance, theirCold, theirWarm;
+      const Plan rival = rivalPlanOf(e, tableWidth);
+      if (!right(rival, e, line + " (theirs)", lengthsHost, tableWidth, page, &theirWorst, &theirDistance)) return;
+      timeInTurn(plan, rival, e, calls, step, tableWidth, page, &cold, &theirCold);
+      timeInTurn(plan, rival, e, calls, 0, tableWidth, page, &warm, &theirWarm);
+      printf("%-44s theirs cold %8.2f us warm %8.2f us err %.1e/%.1e (p%d)\n", line.c_str(), theirCold, theirWarm, theirWorst, theirDistance, rival.groups);
+    } else {
+      cold = timeOf(plan, e, calls, step, tableWidth, page);
+      warm = timeOf(plan, e, calls, 0, tableWidth, page);
+    }
     printf("%-44s cold %8.2f us warm %8.2f us %6.1f TFLOPS %6.0f GB/s err %.1e/%.1e (c%d g%d)\n", line.c_str(), cold, warm, flops / cold / 1e6,
            bytes / cold / 1e3, worst, distance, plan.cluster, plan.groups);
     fflush(stdout);
