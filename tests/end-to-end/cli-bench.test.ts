@@ -52,3 +52,31 @@ describe("flashmla bench kernel", () => {
     expect(stderr).not.toMatch(/\n\s+at /);
   });
 });
+
+describe("flashmla bench model", () => {
+  it("the shipped model: a table, ceilings, memory, and one JSON object as the last line", async () => {
+    const flags = ["--prefill", "16", "--contexts", "8,16", "--steps", "2", "--device", "cpu"];
+    const { code, stdout, stderr } = await runCli(["bench", "model", ...flags]);
+    expect(code).toBe(0);
+    expect(stderr).toContain("decode at 16 cached tokens");
+    expect(stdout).toMatch(/^work +ms +tokens\/s +GB\/s +of read ceiling$/m);
+    expect(stdout).toMatch(/^decode at 16 +\d\S* +\d\S* +\d\S* +\d+ %$/m);
+    expect(stdout).toMatch(/^ceilings: reads \d\S* GB\/s, multiplies \d\S* GFLOPS$/m);
+    const report = JSON.parse(stdout.trimEnd().split("\n").at(-1)!);
+    expect(report.decode.map(({ cachedTokens }: { cachedTokens: number }) => cachedTokens)).toEqual([8, 16]);
+    expect(report.ceilings.bytesPerSecond).toBeGreaterThan(0);
+  });
+
+  it.each([
+    [["--prefill", "0"], /goes with --shape alone/],
+    [["--contexts", "16,8"], /ascending numbers/],
+    [["--contexts", "4096"], /context/],
+    [["--shape", "7t"], /7t/],
+  ])("%j: one clear message, exit code 1", async (flags, message) => {
+    const { code, stdout, stderr } = await runCli(["bench", "model", "--device", "cpu", ...flags]);
+    expect(code).toBe(1);
+    expect(stdout).toBe("");
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/\n\s+at /);
+  });
+});
