@@ -1,4 +1,5 @@
 import { encodeFromF32, type FloatDType } from "../base/convert.ts";
+import { bytesPerElement } from "../base/dtypes.ts";
 import { createRandom } from "../base/random.ts";
 import type { Device, DeviceBuffer, Launch } from "../device/device.ts";
 
@@ -63,19 +64,23 @@ export class BenchMemory {
 /** Different random numbers before they repeat: their making would take longer than the measurement. */
 const PERIOD = 99_991;
 
+/** Fills `items` with `period`, again and again. */
+function repeat<Items extends Float32Array | Uint8Array>(items: Items, period: Items): Items {
+  for (let at = 0; at < items.length; at += period.length) {
+    items.set(period.subarray(0, Math.min(period.length, items.length - at)), at);
+  }
+  return items;
+}
+
 /** `length` normal numbers times `scale`, seeded; a short sequence again and again. */
 export function normals(length: number, seed: number, scale = 1): Float32Array {
-  const period = createRandom(seed).normals(Math.min(length, PERIOD), scale);
-  const values = new Float32Array(length);
-  for (let at = 0; at < length; at += period.length) {
-    values.set(period.subarray(0, Math.min(period.length, length - at)), at);
-  }
-  return values;
+  return repeat(new Float32Array(length), createRandom(seed).normals(Math.min(length, PERIOD), scale));
 }
 
 /** {@link normals} as stored in `dtype`. */
 export function storedNormals(length: number, seed: number, scale: number, dtype: FloatDType): Uint8Array {
-  return encodeFromF32(normals(length, seed, scale), dtype);
+  const period = encodeFromF32(normals(Math.min(length, PERIOD), seed, scale), dtype);
+  return repeat(new Uint8Array(length * bytesPerElement(dtype)), period);
 }
 
 /** Largest |actual − expected| / max(1, |expected|); NaN when a value is NaN. */

@@ -1,8 +1,10 @@
 import { UserError } from "../../base/errors.ts";
-import type { Device, DeviceBuffer, KernelSource, Launch, LaunchTiming, Program } from "../device.ts";
+import type { Device, DeviceBuffer, KernelSource, Launch, Program } from "../device.ts";
+import { checkLaunch, checkRange, collectLaunches } from "../launch-checks.ts";
 import { RangeAllocator } from "./allocator.ts";
-import { COMMAND_BYTES } from "./control.ts";
-import { laterTurn, processorCount, threadObstacle } from "./platform.ts";
+import { CpuBuffer } from "./cpu-buffer.ts";
+import { type Command, CpuProgram, programBytes } from "./cpu-program.ts";
+import { processorCount, threadObstacle } from "./platform.ts";
 import { ThreadPool } from "./thread-pool.ts";
 import { loadWasmModule, type WasmVariant } from "./wasm-module.ts";
 
@@ -19,41 +21,6 @@ export interface CpuDeviceOptions {
   readonly variant?: WasmVariant;
   /** Fills fresh buffers with NaN bytes (0xff), so that reading what was never written shows. For tests. */
   readonly poison?: boolean;
-}
-
-class CpuBuffer implements DeviceBuffer {
-  constructor(
-    readonly device: CpuDevice,
-    readonly address: number,
-    readonly bytes: number,
-    readonly label: string,
-    readonly owner: boolean,
-  ) {}
-
-  slice(byteOffset: number, bytes: number): CpuBuffer {
-    checkRange(this, byteOffset, bytes);
-    return new CpuBuffer(this.device, this.address + byteOffset, bytes, this.label, false);
-  }
-
-  free(): void {
-    if (this.owner) this.device.release(this.address);
-  }
-}
-
-function checkRange(buffer: DeviceBuffer, byteOffset: number, bytes: number): void {
-  if (Number.isSafeInteger(byteOffset) && Number.isSafeInteger(bytes) && byteOffset >= 0 && bytes >= 0) {
-    if (byteOffset + bytes <= buffer.bytes) return;
-  }
-  throw new RangeError(
-    `${buffer.label}: bytes ${byteOffset}…${byteOffset + bytes} lie outside its ${buffer.bytes} bytes`,
-  );
-}
-
-interface Command {
-  readonly source: KernelSource;
-  readonly grid: number;
-  readonly buffers: readonly CpuBuffer[];
-  readonly scalars: readonly number[];
 }
 
 interface ReservedMemory {
@@ -179,57 +146,22 @@ export class CpuDevice implements Device {
 
   record(step: (launch: Launch) => void): Program {
     this.#checkOpen();
-    const commands: Command[] = [];
-    const enqueue = (
-      source: KernelSource,
-      grid: number,
-      buffers: readonly DeviceBuffer[],
-      scalars: readonly number[] = [],
-    ): void => {
-      commands.push({ source, grid, buffers: this.#checkLaunch(source, grid, buffers, scalars), scalars });
-    };
-    step(Object.assign(enqueue, { target: this }));
-    return this.#encode(commands);
+    const commands = collectLaunches<Command>(this, step, (...launch) => this.#prepare(...launch));
+    const memory = this.allocate(programBytes(commands), "program") as CpuBuffer;
+    const view = new DataView(this.#memory.buffer, memory.address, memory.bytes);
+    return new CpuProgram(this.#pool, memory, commands, view);
   }
 
-  #checkLaunch(
+  #prepare(
     source: KernelSource,
     grid: number,
     buffers: readonly DeviceBuffer[],
     scalars: readonly number[],
-  ) {
+  ): Command {
     if (source.cpu === undefined || !this.#pool.kernelIndex.has(source.cpu))
       throw new RangeError(`${source.name}: no CPU kernel ${source.cpu ?? "for it"}`);
-    if (!Number.isInteger(grid) || grid < 0)
-      throw new RangeError(`${source.name}: expected a grid size, got ${grid}`);
-    if (buffers.length !== source.buffers.length || scalars.length !== source.scalars.length) {
-      throw new RangeError(
-        `${source.name}: expected ${source.buffers.length} buffers and ${source.scalars.length} scalars, ` +
-          `got ${buffers.length} and ${scalars.length}`,
-      );
-    }
-    return buffers.map((buffer) => this.#own(buffer));
-  }
-
-  /** Lays commands and their arguments out in device memory, where every thread reads them. */
-  #encode(commands: readonly Command[]): Program {
-    const argumentWords = commands.reduce(
-      (sum, { buffers, scalars }) => sum + buffers.length + scalars.length,
-      0,
-    );
-    const bytes = commands.length * COMMAND_BYTES + argumentWords * 4;
-    const memory = this.allocate(bytes, "program") as CpuBuffer;
-    const view = new DataView(this.#memory.buffer, memory.address, bytes);
-    let argument = commands.length * COMMAND_BYTES;
-    commands.forEach((command, i) => {
-      const at = i * COMMAND_BYTES;
-      view.setUint32(at, this.#pool.kernelIndex.get(command.source.cpu ?? "") ?? 0, true);
-      view.setUint32(at + 4, memory.address + argument, true);
-      view.setUint32(at + 8, command.grid, true);
-      view.setUint32(at + 12, grainOf(command.grid, this.#pool.threads), true);
-      argument = writeArguments(view, argument, command);
-    });
-    return new CpuProgram(this.#pool, memory, commands);
+    checkLaunch(source, grid, buffers, scalars);
+    return { source, grid, buffers: buffers.map((buffer) => this.#own(buffer)), scalars };
   }
 
   /** Gives a buffer's memory back; called by the buffer. */
@@ -252,60 +184,6 @@ export class CpuDevice implements Device {
     this.#closed = true;
     await this.#pool.close();
   }
-}
-
-class CpuProgram implements Program {
-  constructor(
-    readonly pool: ThreadPool,
-    readonly memory: CpuBuffer,
-    readonly commands: readonly Command[],
-  ) {}
-
-  run(): void {
-    this.pool.run(this.memory.address, this.commands.length);
-  }
-
-  /** The CPU runs in `run`; this only gives other tasks of the event loop their turn. */
-  async idle(): Promise<void> {
-    await laterTurn();
-  }
-
-  async profile(): Promise<LaunchTiming[]> {
-    return this.commands.map(({ source }, i) => {
-      const start = performance.now();
-      this.pool.run(this.memory.address, 1, i);
-      return { name: source.name, milliseconds: performance.now() - start };
-    });
-  }
-
-  async time(): Promise<number> {
-    const start = performance.now();
-    this.run();
-    return performance.now() - start;
-  }
-
-  free(): void {
-    this.memory.free();
-  }
-}
-
-/** Items a thread takes at once: small enough to balance, large enough to spare the shared counter. */
-function grainOf(grid: number, threads: number): number {
-  return Math.max(1, Math.floor(grid / (threads * 8)));
-}
-
-function writeArguments(view: DataView, offset: number, { source, buffers, scalars }: Command): number {
-  let at = offset;
-  for (const buffer of buffers) {
-    view.setUint32(at, buffer.address, true);
-    at += 4;
-  }
-  scalars.forEach((value, i) => {
-    if (source.scalars[i]?.[1] === "f32") view.setFloat32(at, value, true);
-    else view.setInt32(at, value, true);
-    at += 4;
-  });
-  return at;
 }
 
 function formatMebibytes(bytes: number): string {

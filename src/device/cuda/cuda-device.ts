@@ -1,8 +1,9 @@
 import { UserError } from "../../base/errors.ts";
 import type { CudaEntry, Device, DeviceBuffer, KernelSource, Launch, Program } from "../device.ts";
+import { checkLaunch, checkRange, collectLaunches } from "../launch-checks.ts";
 import { CUBLAS_WORKSPACE_BYTES, CublasLt } from "./cublas.ts";
 import { openCublasLibrary } from "./cublas-library.ts";
-import { CudaBuffer, checkRange } from "./cuda-buffer.ts";
+import { CudaBuffer } from "./cuda-buffer.ts";
 import { CudaMemory } from "./cuda-memory.ts";
 import { CudaProgram } from "./cuda-program.ts";
 import { CudaDriver, CudaError } from "./driver.ts";
@@ -153,17 +154,7 @@ export class CudaDevice implements Device {
 
   record(step: (launch: Launch) => void): Program {
     this.enter();
-    const launches: Work[] = [];
-    const enqueue = (
-      source: KernelSource,
-      grid: number,
-      buffers: readonly DeviceBuffer[],
-      scalars: readonly number[] = [],
-    ): void => {
-      const launch = this.#prepare(source, grid, buffers, scalars);
-      if (grid > 0) launches.push(launch);
-    };
-    step(Object.assign(enqueue, { target: this }));
+    const launches = collectLaunches<Work>(this, step, (...launch) => this.#prepare(...launch));
     const most = (want: (work: Work) => number | undefined) =>
       launches.reduce((bytes, work) => Math.max(bytes, want(work) ?? 0), 0);
     const scratchBytes = most((work) => (isMatmul(work) ? CUBLAS_WORKSPACE_BYTES : work.entry.scratchBytes));
@@ -203,15 +194,7 @@ export class CudaDevice implements Device {
     const { cuda: entry, cublas } = source;
     if (entry === undefined && cublas === undefined)
       throw new RangeError(`${source.name}: no CUDA kernel for it`);
-    if (!Number.isInteger(grid) || grid < 0) {
-      throw new RangeError(`${source.name}: expected a grid size, got ${grid}`);
-    }
-    if (buffers.length !== source.buffers.length || scalars.length !== source.scalars.length) {
-      throw new RangeError(
-        `${source.name}: expected ${source.buffers.length} buffers and ${source.scalars.length} scalars, ` +
-          `got ${buffers.length} and ${scalars.length}`,
-      );
-    }
+    checkLaunch(source, grid, buffers, scalars);
     const addresses = buffers.map((buffer) => this.#own(buffer).address);
     if (entry === undefined) return { source, matmul: cublas!, addresses };
     const overlaps = entry.overlaps === true && this.gpu.capability >= 90;

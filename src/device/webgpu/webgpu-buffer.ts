@@ -1,4 +1,5 @@
 import type { DeviceBuffer } from "../device.ts";
+import { checkRange } from "../launch-checks.ts";
 
 /** What a buffer needs of its device. */
 export interface BufferOwner {
@@ -25,16 +26,6 @@ export class WebGpuBuffer implements DeviceBuffer {
   free(): void {
     if (this.owner) this.device.release(this);
   }
-}
-
-/** Throws RangeError unless `byteOffset`…`byteOffset + bytes` lies in `buffer`. */
-export function checkRange(buffer: DeviceBuffer, byteOffset: number, bytes: number): void {
-  if (Number.isSafeInteger(byteOffset) && Number.isSafeInteger(bytes) && byteOffset >= 0 && bytes >= 0) {
-    if (byteOffset + bytes <= buffer.bytes) return;
-  }
-  throw new RangeError(
-    `${buffer.label}: bytes ${byteOffset}…${byteOffset + bytes} lie outside its ${buffer.bytes} bytes`,
-  );
 }
 
 /** Whether two ranges share a byte. */

@@ -1,6 +1,7 @@
 import { UserError } from "../../base/errors.ts";
 import { ceilDivide, roundUp } from "../../base/integers.ts";
 import type { Device, DeviceBuffer, DeviceLimits, KernelSource, Launch, Program } from "../device.ts";
+import { checkLaunch, checkRange, collectLaunches } from "../launch-checks.ts";
 import {
   adapterName,
   type FoundAdapter,
@@ -11,7 +12,7 @@ import {
 import { CommandQueue, USAGE } from "./command-queue.ts";
 import { memoryBytesOf } from "./memory-size.ts";
 import { Pipelines } from "./pipelines.ts";
-import { checkRange, WebGpuBuffer } from "./webgpu-buffer.ts";
+import { WebGpuBuffer } from "./webgpu-buffer.ts";
 import { type Dispatch, WebGpuProgram } from "./webgpu-program.ts";
 import { unpackWgsl } from "./wgsl-texts.ts";
 
@@ -211,17 +212,7 @@ export class WebGpuDevice implements Device {
 
   record(step: (launch: Launch) => void): Program {
     this.checkOpen();
-    const launches: PreparedLaunch[] = [];
-    const enqueue = (
-      source: KernelSource,
-      grid: number,
-      buffers: readonly DeviceBuffer[],
-      scalars: readonly number[] = [],
-    ): void => {
-      const launch = this.#prepare(source, grid, buffers, scalars);
-      if (grid > 0) launches.push(launch);
-    };
-    step(Object.assign(enqueue, { target: this }));
+    const launches = collectLaunches<PreparedLaunch>(this, step, (...launch) => this.#prepare(...launch));
     const scalars = this.#uploadScalars(launches);
     const scratchBytes = Math.max(0, ...launches.map(({ source }) => source.webgpu?.scratchBytes ?? 0));
     const scratch = scratchBytes === 0 ? null : (this.allocate(scratchBytes, "scratch") as WebGpuBuffer);
@@ -238,15 +229,7 @@ export class WebGpuDevice implements Device {
     buffers: readonly DeviceBuffer[],
     scalars: readonly number[],
   ): PreparedLaunch {
-    if (!Number.isInteger(grid) || grid < 0) {
-      throw new RangeError(`${source.name}: expected a grid size, got ${grid}`);
-    }
-    if (buffers.length !== source.buffers.length || scalars.length !== source.scalars.length) {
-      throw new RangeError(
-        `${source.name}: expected ${source.buffers.length} buffers and ${source.scalars.length} scalars, ` +
-          `got ${buffers.length} and ${scalars.length}`,
-      );
-    }
+    checkLaunch(source, grid, buffers, scalars);
     const own = buffers.map((buffer) => this.#own(buffer));
     this.#checkBindings(source, own);
     return { source, grid, buffers: own, scalars, groups: splitGrid(grid, this.gpu) };
