@@ -1,11 +1,12 @@
 // Checks and times builds of the Hopper mla-decode kernels without Node: every line of standard input is one experiment,
 //
-//   b s_q h s [many] [cluster=2] [groups=66] [least=4] [split=16] [few=16] [page=64] [vary=1] [cubin=PATH] [f32=1] [notime=1] [beside=PATH]
+//   b s_q h s [many] [cluster=2] [groups=66] [least=4] [split=16] [few=16] [page=64] [vary=1] [cubin=PATH] [f32=1] [notime=1] [beside=PATH] [power=1]
 //
 // with d_c 512, d_r 64, bf16. A line is checked against float64 first (sampled rows, NaN wherever nothing may be read, counters back at
 // zero), then timed as graphs of many calls: with pages of its own for each call (over more than 300 MB), and with the same pages.
 //
-// With beside=PATH another library (a shared object as rival.h says) is checked the same way, and both are timed in turn, three times.
+// With beside=PATH another library (a shared object as rival.h says) is checked the same way, and both are timed in turn, three times;
+// power=1 replays each for half a second more and tells energy, power and clock.
 //
 //   nvcc -std=c++17 -O2 -gencode=arch=compute_90a,code=sm_90a -o harness benchmarks/cuda/decode-harness.cu -lcuda
 //   ./harness cubin/mla-decode.few-rows.sm90.cubin cubin/mla-decode.many-rows.sm90.cubin < experiments
@@ -14,6 +15,7 @@
 #include <cuda_runtime.h>
 #include <dlfcn.h>
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -116,6 +118,33 @@ struct Plan {
   bool many;
   RivalLaunch rivalLaunch;
   void* rival;
+};
+
+/** The GPU's own counters, by its management library. */
+struct EnergyMeter {
+  using Device = void*;
+  Device device = nullptr;
+  int (*energy)(Device, unsigned long long*);
+  int (*clockOf)(Device, int, unsigned*);
+
+  EnergyMeter() {
+    void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW);
+    CHECK(library == nullptr);
+    CHECK(reinterpret_cast<int (*)()>(dlsym(library, "nvmlInit_v2"))());
+    CHECK(reinterpret_cast<int (*)(unsigned, Device*)>(dlsym(library, "nvmlDeviceGetHandleByIndex_v2"))(0, &device));
+    energy = reinterpret_cast<decltype(energy)>(dlsym(library, "nvmlDeviceGetTotalEnergyConsumption"));
+    clockOf = reinterpret_cast<decltype(clockOf)>(dlsym(library, "nvmlDeviceGetClockInfo"));
+  }
+  double millijoules() const {
+    unsigned long long value = 0;
+    energy(device, &value);
+    return static_cast<double>(value);
+  }
+  unsigned megahertz() const {
+    unsigned value = 0;
+    clockOf(device, 1, &value);
+    return value;
+  }
 };
 
 struct Harness {
@@ -250,13 +279,40 @@ struct Harness {
     CHECK(cuLaunchKernelEx(&config, plan.kernel, arguments.data(), nullptr));
   }
 
-  double timeOf(const Plan& plan, const Experiment& e, int calls, int step, int tableWidth, int page) {
+  cudaGraphExec_t graphOf(const Plan& plan, const Experiment& e, int calls, int step, int tableWidth, int page) {
     cudaGraph_t graph;
     cudaGraphExec_t ready;
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
     for (int call = 0; call < calls; call++) launch(plan, e, tables + static_cast<size_t>(call) * step, tableWidth, page);
     CHECK(cudaStreamEndCapture(stream, &graph));
     CHECK(cudaGraphInstantiate(&ready, graph, 0));
+    CHECK(cudaGraphDestroy(graph));
+    return ready;
+  }
+
+  /** Half a second of replays: what a call takes then, its energy, the power, and the multiprocessors' clock at the end. */
+  void sustain(const char* whose, const Plan& plan, const Experiment& e, int calls, int step, int tableWidth, int page) {
+    static const EnergyMeter meter;
+    cudaGraphExec_t ready = graphOf(plan, e, calls, step, tableWidth, page);
+    const auto now = std::chrono::steady_clock::now;
+    auto start = now();
+    auto seconds = [&] { return std::chrono::duration<double>(now() - start).count(); };
+    int replays = 0;
+    unsigned clock = 0;
+    double millijoules = meter.millijoules();
+    for (; seconds() < 0.5; replays += 4) {
+      for (int i = 0; i < 4; i++) CHECK(cudaGraphLaunch(ready, stream));
+      clock = meter.megahertz();
+      CHECK(cudaStreamSynchronize(stream));
+    }
+    const double all = seconds(), total = static_cast<double>(replays) * calls;
+    millijoules = meter.millijoules() - millijoules;
+    printf("  %-6s sustained %8.2f us, %7.2f mJ a call, %4.0f W, %u MHz\n", whose, all / total * 1e6, millijoules / total, millijoules / all / 1e3, clock);
+    CHECK(cudaGraphExecDestroy(ready));
+  }
+
+  double timeOf(const Plan& plan, const Experiment& e, int calls, int step, int tableWidth, int page) {
+    cudaGraphExec_t ready = graphOf(plan, e, calls, step, tableWidth, page);
     cudaEvent_t start, end;
     CHECK(cudaEventCreate(&start));
     CHECK(cudaEventCreate(&end));
@@ -272,7 +328,6 @@ struct Harness {
     }
     std::sort(times.begin(), times.end());
     CHECK(cudaGraphExecDestroy(ready));
-    CHECK(cudaGraphDestroy(graph));
     return times[times.size() / 2] * 1e3 / calls;
   }
 
@@ -375,21 +430,26 @@ struct Harness {
     CHECK(cudaMemcpy(tables, order.data(), order.size() * 4, cudaMemcpyHostToDevice));
     double worst, distance;
     if (!right(plan, e, line, lengthsHost, tableWidth, page, &worst, &distance)) return;
+    double cold = 0, warm = 0, theirWorst = 0, theirDistance = 0;
+    const bool beside = e.options.count("beside") > 0;
+    const Plan rival = beside ? rivalPlanOf(e, tableWidth) : Plan{};
+    if (beside && !right(rival, e, line + " (theirs)", lengthsHost, tableWidth, page, &theirWorst, &theirDistance)) return;
     if (e.number("notime", 0) > 0) {
       printf("%-44s right: err %.1e/%.1e\n", line.c_str(), worst, distance);
       return;
     }
-    double cold = 0, warm = 0;
-    if (e.options.count("beside") > 0) {
-      double theirWorst, theirDistance, theirCold, theirWarm;
-      const Plan rival = rivalPlanOf(e, tableWidth);
-      if (!right(rival, e, line + " (theirs)", lengthsHost, tableWidth, page, &theirWorst, &theirDistance)) return;
+    if (beside) {
+      double theirCold, theirWarm;
       timeInTurn(plan, rival, e, calls, step, tableWidth, page, &cold, &theirCold);
       timeInTurn(plan, rival, e, calls, 0, tableWidth, page, &warm, &theirWarm);
       printf("%-44s theirs cold %8.2f us warm %8.2f us err %.1e/%.1e (p%d)\n", line.c_str(), theirCold, theirWarm, theirWorst, theirDistance, rival.groups);
     } else {
       cold = timeOf(plan, e, calls, step, tableWidth, page);
       warm = timeOf(plan, e, calls, 0, tableWidth, page);
+    }
+    if (e.number("power", 0) > 0) {
+      sustain("ours", plan, e, calls, step, tableWidth, page);
+      if (beside) sustain("theirs", rival, e, calls, step, tableWidth, page);
     }
     printf("%-44s cold %8.2f us warm %8.2f us %6.1f TFLOPS %6.0f GB/s err %.1e/%.1e (c%d g%d)\n", line.c_str(), cold, warm, flops / cold / 1e6,
            bytes / cold / 1e3, worst, distance, plan.cluster, plan.groups);
