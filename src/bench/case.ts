@@ -93,3 +93,14 @@ export function worstErrorOf(actual: ArrayLike<number>, expected: ArrayLike<numb
   }
   return worst;
 }
+
+/**
+ * Whether a case's name has every word of `filter`: sizes such as `b=1` as they are, so that b=16 is another, other words as parts of the
+ * name.
+ */
+export function matchesWords(name: string, filter: string): boolean {
+  const parts = name.split(" ");
+  return filter
+    .split(/\s+/)
+    .every((word) => (word.includes("=") ? parts.includes(word) : name.includes(word)));
+}

@@ -52,6 +52,7 @@ describe("bench kernel on a GPU", () => {
   it("a filter chooses by words of the name; none left names the form", () => {
     expect(chooseGpuCases("mla-decode")).toHaveLength(31);
     expect(chooseGpuCases("")).toHaveLength(31 + gpuKernelCases.length);
+    expect(chooseGpuCases("b=1 h=16 s=512").map(({ shape: wanted }) => wanted?.batch)).toEqual([1]);
     expect(chooseGpuCases("h=128 s_q=2").map(({ shape: wanted }) => wanted)).toEqual([
       { batch: 128, sQ: 2, heads: 128, length: 4096 },
       { batch: 128, sQ: 2, heads: 128, length: 16_384 },

@@ -1,5 +1,6 @@
 import { errorMessage, UserError } from "../base/errors.ts";
 import type { Device } from "../device/device.ts";
+import { matchesWords } from "./case.ts";
 import { gpuKernelCases } from "./cases/gpu.ts";
 import { bestCeilings } from "./device-ceilings.ts";
 import { type GpuTiming, timeGpuCase } from "./gpu-case.ts";
@@ -104,8 +105,7 @@ export function besideCeiling(
 /** The cases whose names hold every word of `filter`. Throws UserError, naming the others, when there is none. */
 export function chooseGpuCases(filter: string): GpuBenchCase[] {
   const all = [...decodeCases, ...otherCases];
-  const words = filter.split(/\s+/);
-  const chosen = all.filter(({ name }) => words.every((word) => name.includes(word)));
+  const chosen = all.filter(({ name }) => matchesWords(name, filter));
   if (chosen.length > 0) return chosen;
   const names = [all[0]!, ...otherCases].map(({ name }) => `  ${name}`).join("\n");
   throw new UserError(

@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { UserError } from "../../base/errors.ts";
+import { matchesWords } from "../../bench/case.ts";
 import { kernelCases } from "../../bench/cases/all.ts";
 import { type BenchReport, ceilingTableOf, createReport, tableOf, writeReport } from "../../bench/report.ts";
 import { runBench } from "../../bench/run.ts";
@@ -35,8 +36,7 @@ function nameFlag(text: string): string {
 
 /** The cases whose names hold every word of `filter`. Throws UserError, naming the cases, when there is none. */
 function chooseCases(filter: string) {
-  const words = filter.split(/\s+/);
-  const chosen = kernelCases.filter(({ name }) => words.every((word) => name.includes(word)));
+  const chosen = kernelCases.filter(({ name }) => matchesWords(name, filter));
   if (chosen.length > 0) return chosen;
   const names = kernelCases.map(({ name }) => `  ${name}`).join("\n");
   throw new UserError(`No case matches ${JSON.stringify(filter)}; give words of one of these:\n${names}`);
