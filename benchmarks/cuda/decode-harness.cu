@@ -5,7 +5,7 @@
 // with d_c 512, d_r 64, bf16. A line is checked against float64 first (sampled rows, NaN wherever nothing may be read, counters back at
 // zero), then timed as graphs of many calls: with pages of its own for each call (over more than 300 MB), and with the same pages.
 //
-// With beside=PATH another library (a shared object as rival.h says) is checked the same way, and both are timed in turn, three times;
+// With beside=PATH another library (a shared object as rival.h says) is checked the same way, and both are timed in turn, three times with cold pages, once with warm ones;
 // power=1 replays each for half a second more and tells energy, power and clock.
 //
 //   nvcc -std=c++17 -O2 -gencode=arch=compute_90a,code=sm_90a -o harness benchmarks/cuda/decode-harness.cu -lcuda
@@ -390,16 +390,17 @@ struct Harness {
     return false;
   }
 
-  /** Three times one, then the other: the medians. */
-  void timeInTurn(const Plan& plan, const Plan& rival, const Experiment& e, int calls, int step, int tableWidth, int page, double* ours, double* theirs) {
+  /** One, then the other, `rounds` times: the medians. */
+  void timeInTurn(int rounds, const Plan& plan, const Plan& rival, const Experiment& e, int calls, int step, int tableWidth, int page, double* ours,
+                  double* theirs) {
     std::vector<double> times[2];
-    for (int round = 0; round < 3; round++) {
+    for (int round = 0; round < rounds; round++) {
       times[0].push_back(timeOf(plan, e, calls, step, tableWidth, page));
       times[1].push_back(timeOf(rival, e, calls, step, tableWidth, page));
     }
     for (auto& list : times) std::sort(list.begin(), list.end());
-    *ours = times[0][1];
-    *theirs = times[1][1];
+    *ours = times[0][rounds / 2];
+    *theirs = times[1][rounds / 2];
   }
 
   void run(const Experiment& e, const std::string& line) {
@@ -440,8 +441,8 @@ struct Harness {
     }
     if (beside) {
       double theirCold, theirWarm;
-      timeInTurn(plan, rival, e, calls, step, tableWidth, page, &cold, &theirCold);
-      timeInTurn(plan, rival, e, calls, 0, tableWidth, page, &warm, &theirWarm);
+      timeInTurn(3, plan, rival, e, calls, step, tableWidth, page, &cold, &theirCold);
+      timeInTurn(1, plan, rival, e, calls, 0, tableWidth, page, &warm, &theirWarm);
       printf("%-44s theirs cold %8.2f us warm %8.2f us err %.1e/%.1e (p%d)\n", line.c_str(), theirCold, theirWarm, theirWorst, theirDistance, rival.groups);
     } else {
       cold = timeOf(plan, e, calls, step, tableWidth, page);

@@ -86,7 +86,7 @@ for await (const line of measure(shapes)) {
 }
 const { device, ...most } = { device: before.device, ...bestCeilings(before, await ceilings()) };
 const how =
-  "benchmarks/cuda/decode-harness.cu: median of three rounds in turn, each the median of 7 replays of a graph of many calls; cold: " +
+  "benchmarks/cuda/decode-harness.cu: median of three rounds in turn (warm: one), each the median of 7 replays of a graph of many calls; cold: " +
   "pages of its own for each call, over 300 MB; both checked against float64 before; the rival's planning is not counted";
 const report = {
   ...{

@@ -16,5 +16,5 @@ nvcc -std=c++20 -O3 -w -DNDEBUG -DFLASH_MLA_DISABLE_FP16 $hopper --expt-relaxed-
   --ptxas-options=--register-usage-level=10 -Xcompiler -fPIC -shared \
   -I "$csrc" -I "$csrc/kernels" -I "$csrc/kerutils/include" -I "$csrc/3rdparty/kerutils/include" -I "$headers" \
   -o build/flash-mla.so "$here/flash-mla.cu" "$csrc/kernels/sm90/decode/dense/instantiations/bf16.cu" \
-  "$csrc/kernels/smxx/decode/combine/combine.cu" "$csrc/kernels/smxx/decode/get_decoding_sched_meta/get_decoding_sched_meta.cu"
+  "$csrc/kernels/smxx/decode/combine/combine.cu" "$csrc/kernels/smxx/decode/get_decoding_sched_meta/get_decoding_sched_meta.cu" -lcuda
 nvcc -std=c++17 -O2 $hopper -o build/decode-harness "$here/../../cuda/decode-harness.cu" -lcuda -ldl
