@@ -59,6 +59,7 @@ export class LayerMemory {
       table: this.upload("table", order),
       lengths: this.upload("lengths", new Int32Array(batch).fill(length)),
       rowCount: this.upload("row count", new Int32Array([batch])),
+      rotated: this.reserve("rotated queries", batch * heads * QUERY * 2),
       absorbed: this.reserve("absorbed", batch * heads * ENTRY * 2),
       attended: this.reserve("attended", batch * heads * layerWidths.latentWidth * 2),
       lse: this.reserve("lse", batch * heads * 4),

@@ -13,6 +13,7 @@ import {
   PAGE,
 } from "./gpu-layer-memory.ts";
 import { layerConstants, layerTruth } from "./gpu-layer-truth.ts";
+import { recordUnfused } from "./gpu-layer-unfused.ts";
 import { timeRuns, warmUp } from "./gpu-memory.ts";
 
 /** Microseconds of a layer's attention within a graph of many, and of its stages each in a graph of its own. */
@@ -21,6 +22,8 @@ export interface GpuLayerResult extends GpuLayerShape {
   readonly prologue: number;
   readonly decode: number;
   readonly epilogue: number;
+  /** The same work as separate launches, with the projections by cuBLASLt. */
+  readonly unfused: number;
   /** Of both projections and the cache, all of which must be read. */
   readonly bytes: number;
   readonly flops: number;
@@ -67,19 +70,22 @@ const stages = {
   },
 } as const;
 
-type Stage = keyof typeof stages;
+type Step = (launch: Launch, memory: LayerMemory, layer: Layer) => void;
 
-function record(memory: LayerMemory, wanted: readonly Stage[], calls: number): Program {
+const unfused: Step = (launch, memory, layer) =>
+  recordUnfused(launch, memory, layer, () => stages.decode(launch, memory, layer));
+
+function record(memory: LayerMemory, steps: readonly Step[], calls: number): Program {
   return memory.device.record((launch) => {
     for (let call = 0; call < calls; call++) {
-      for (const stage of wanted) stages[stage](launch, memory, memory.layers[call % LAYERS]!);
+      for (const step of steps) step(launch, memory, memory.layers[call % LAYERS]!);
     }
   });
 }
 
 /** The largest error of that row, of its largest value. */
 async function check(memory: LayerMemory): Promise<number> {
-  const program = record(memory, ["prologue", "decode", "epilogue"], 1);
+  const program = record(memory, Object.values(stages), 1);
   program.run();
   await program.idle();
   program.free();
@@ -110,8 +116,8 @@ export async function measureGpuLayer(
     if (!(worstError <= TOLERANCE)) {
       throw new RangeError(`the layer of ${JSON.stringify(shape)} is wrong: error ${worstError}`);
     }
-    const time = async (wanted: readonly Stage[]) => {
-      const program = record(memory, wanted, CALLS);
+    const time = async (...steps: readonly Step[]) => {
+      const program = record(memory, steps, CALLS);
       try {
         // The truth was computed on the processor meanwhile.
         await warmUp(program);
@@ -121,13 +127,14 @@ export async function measureGpuLayer(
         program.free();
       }
     };
-    const microseconds = await time(["prologue", "decode", "epilogue"]);
-    const [prologue, decode, epilogue] = [
-      await time(["prologue"]),
-      await time(["decode"]),
-      await time(["epilogue"]),
-    ];
-    return { ...shape, microseconds, prologue, decode, epilogue, ...gpuLayerCost(shape), worstError };
+    return {
+      ...{ ...shape, ...gpuLayerCost(shape), worstError },
+      microseconds: await time(...Object.values(stages)),
+      prologue: await time(stages.prologue),
+      decode: await time(stages.decode),
+      epilogue: await time(stages.epilogue),
+      unfused: await time(unfused),
+    };
   } finally {
     memory.free();
   }

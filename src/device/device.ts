@@ -84,7 +84,8 @@ export interface CudaEntry {
   /**
    * Whether it may begin before the launch before it ends (programmatic dependent launch, on Hopper and newer): the kernel
    * then waits itself (griddepcontrol.wait) before it touches what earlier launches write, on every path, and lets the next
-   * one begin (griddepcontrol.launch_dependents).
+   * one begin (griddepcontrol.launch_dependents). Weights and a step's inputs (lengths, tables, positions, slots, counts) are read
+   * before that, so no launch of the same program may write them.
    */
   readonly overlaps?: boolean;
 }
@@ -102,6 +103,20 @@ export interface CudaMatmul {
   readonly outType: "f32" | "bf16" | "f16";
   readonly mode: "store" | "accumulate";
   readonly scale: number;
+  /** As many products of those sizes at once, their matrices dense no more; default: one. */
+  readonly batch?: CudaMatmulBatch;
+}
+
+/** Where the matrices of a batch of products lie, in elements: from one product to the next, and from one row of x and out to the next. */
+export interface CudaMatmulBatch {
+  readonly count: number;
+  readonly xStride: number;
+  readonly xPitch: number;
+  readonly weightStride: number;
+  /** Each weight is [inputs, outputs]; otherwise [outputs, inputs]. */
+  readonly weightByInputs: boolean;
+  readonly outStride: number;
+  readonly outPitch: number;
 }
 
 /** A `.wgsl` file as the build brings it into JavaScript. */

@@ -122,6 +122,38 @@ describe("products", () => {
     assert.ok(worst(await floats(out, rows * 384), truth) < 0.04);
   });
 
+  for (const weightByInputs of [false, true]) {
+    it(`3 products at once by cuBLASLt, weights ${weightByInputs ? "by inputs" : "by outputs"}: float64 within bf16`, async () => {
+      const [count, rows, inputs, outputs] = [3, 5, 64, 48];
+      const x = matrix(20, rows * count, inputs + 8);
+      const weight = matrix(21, count * (inputs + 8), outputs);
+      const out = device.allocate(rows * count * (outputs + 16) * 4, "out");
+      const strides = { xStride: inputs + 8, weightStride: (inputs + 8) * outputs, outStride: outputs + 16 };
+      const pitches = { xPitch: count * (inputs + 8), outPitch: count * (outputs + 16) };
+      const cublas = {
+        ...{ rows, inputs, outputs, inputType: "bf16", outType: "f32", mode: "store", scale: 1 },
+        batch: { count, weightByInputs, ...strides, ...pitches },
+      };
+      const source = { name: "products", buffers: ["x", "weight", "out"], scalars: [], cublas };
+      run((launch) => launch(source, 1, [x.weight.buffer, weight.weight.buffer, out]));
+      const got = await floats(out, out.bytes / 4);
+      for (let i = 0; i < got.length; i++) {
+        const [row, column] = [Math.floor(i / (outputs + 16)), i % (outputs + 16)];
+        if (column >= outputs) {
+          assert.ok(Number.isNaN(got[i]));
+          continue;
+        }
+        const first = (row % count) * (inputs + 8) * outputs;
+        let sum = 0;
+        for (let k = 0; k < inputs; k++) {
+          const at = weightByInputs ? k * outputs + column : column * inputs + k;
+          sum += x.values[row * (inputs + 8) + k] * weight.values[first + at];
+        }
+        assert.ok(Math.abs(got[i] - sum) < 1e-4, `row ${row}, column ${column}: ${got[i]} for ${sum}`);
+      }
+    });
+  }
+
   it("rows=70: a gated MLP rounded to bf16 is near the one in float32", async () => {
     const [rows, hidden, intermediate] = [70, 256, 640];
     const [gate, up] = [matrix(9, intermediate, hidden), matrix(10, intermediate, hidden)];

@@ -12,6 +12,7 @@ const functions = {
   cublasLtMatmulDescDestroy: [handle],
   cublasLtMatmulDescSetAttribute: [handle, "int", pointer, "size_t"],
   cublasLtMatrixLayoutCreate: [pointer, "int", "uint64_t", "uint64_t", "int64_t"],
+  cublasLtMatrixLayoutSetAttribute: [handle, "int", pointer, "size_t"],
   cublasLtMatrixLayoutDestroy: [handle],
   cublasLtMatmulPreferenceCreate: [pointer],
   cublasLtMatmulPreferenceDestroy: [handle],
@@ -29,6 +30,9 @@ type FunctionName = keyof typeof functions;
 
 /** cudaDataType_t. */
 const dataTypes = { f32: 0, f16: 2, bf16: 14 } as const;
+/** CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT and CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET. */
+const BATCH_COUNT = 5;
+const BATCH_OFFSET = 6;
 /** CUBLAS_COMPUTE_32F, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES. */
 const COMPUTE_F32 = 68;
 const TRANSPOSE_A = 3;
@@ -111,17 +115,11 @@ export class CublasLt {
     const key = JSON.stringify(matmul);
     const known = this.#plans.get(key);
     if (known !== undefined) return known;
-    const { rows, inputs, outputs, inputType, outType, scale, mode } = matmul;
-    const layout = (type: keyof typeof dataTypes, height: number, width: number) =>
-      this.#create("cublasLtMatrixLayoutCreate", dataTypes[type], height, width, height);
+    const { scale, mode, batch } = matmul;
     const description = this.#create("cublasLtMatmulDescCreate", COMPUTE_F32, dataTypes.f32);
-    const transposed = Int32Array.of(TRANSPOSED);
+    const transposed = Int32Array.of(batch?.weightByInputs ? 0 : TRANSPOSED);
     this.#call("cublasLtMatmulDescSetAttribute", description, TRANSPOSE_A, transposed, 4);
-    const layouts = {
-      weight: layout(inputType, inputs, outputs),
-      x: layout(inputType, inputs, rows),
-      out: layout(outType, outputs, rows),
-    };
+    const layouts = this.#layouts(matmul);
     const plan = {
       ...{ description, ...layouts, algorithm: this.#choose(description, layouts, matmul) },
       alpha: Float32Array.of(scale),
@@ -129,6 +127,28 @@ export class CublasLt {
     };
     this.#plans.set(key, plan);
     return plan;
+  }
+
+  #layouts({ rows, inputs, outputs, inputType, outType, batch }: CudaMatmul) {
+    const layout = (
+      type: keyof typeof dataTypes,
+      [height, width]: readonly [number, number],
+      pitch = height,
+      stride = 0,
+    ) => {
+      const made = this.#create("cublasLtMatrixLayoutCreate", dataTypes[type], height, width, pitch);
+      if (batch === undefined) return made;
+      const [count, offset] = [Int32Array.of(batch.count), BigInt64Array.of(BigInt(stride))];
+      this.#call("cublasLtMatrixLayoutSetAttribute", made, BATCH_COUNT, count, 4);
+      this.#call("cublasLtMatrixLayoutSetAttribute", made, BATCH_OFFSET, offset, 8);
+      return made;
+    };
+    const weight = batch?.weightByInputs ? ([outputs, inputs] as const) : ([inputs, outputs] as const);
+    return {
+      weight: layout(inputType, weight, weight[0], batch?.weightStride),
+      x: layout(inputType, [inputs, rows], batch?.xPitch, batch?.xStride),
+      out: layout(outType, [outputs, rows], batch?.outPitch, batch?.outStride),
+    };
   }
 
   /** The algorithm that the library's heuristics put first. */

@@ -46,7 +46,7 @@ export type MlaDecodePartialArguments = MlaDecodeSizes &
     readonly webgpu?: { readonly variant?: "portable" | "subgroup-matrix" };
   };
 
-/** One record per launch of `mlaDecode`. */
+/** One record per launch of `mlaDecode`. On CUDA, lengths, table and batchCount are written before the program runs, not by a launch of it. */
 export type MlaDecodeArguments = MlaDecodePartialArguments & {
   /** Element type of q; default f32. CUDA also takes the cache's bf16 or f16, and multiplies in it. */
   readonly qDtype?: WeightDType;

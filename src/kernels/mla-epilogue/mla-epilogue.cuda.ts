@@ -1,6 +1,7 @@
 import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
-import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
+import type { CudaEntry, DeviceBuffer, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
 import { mlaDecodeLayout, mlaDecodeWorkspaceBytes } from "../common/mla-partials.ts";
+import { shareTokens } from "../common/token-shares.cuda.ts";
 import { checkBytes } from "../common/weight.ts";
 import type { MlaEpilogueArguments } from "./mla-epilogue.ts";
 
@@ -42,38 +43,83 @@ function inputOf(args: MlaEpilogueArguments): {
   return { buffer: args.attended, dtype: args.attendedDtype, splits: 0, statsOffset: 0 };
 }
 
-/** Rows of W_UV a block of mla-epilogue.fused.cu, while they make enough blocks, or else half of them. */
+const fusedBuffers = ["attended", "batchCount", "kvB", "out"];
+const fusedScalars = ["heads", "sQ", "counted", "tokens", "nopeWidth", "valueWidth", "outDtype"].map(
+  (label) => [label, "i32"] as const,
+);
+
+/** Of mla-epilogue.fused.cu: rows of W_UV a block, while they make enough blocks, or else half of them; latent widths. */
 const FUSED_ROWS = 32;
+const FUSED_LATENTS = [128, 256, 512];
+
+/** Of mla-epilogue.sm90.cu: rows of W_UV a block, bytes of a box of 64 of their channels, latent widths. */
+const HOPPER_ROWS = 64;
+const BOX_BYTES = 64 * 128;
+const HOPPER_LATENTS = [256, 512];
+
+/** How a kernel after merged results is launched; tokens of a block where the kernel asks for them. */
+interface FusedLaunch {
+  readonly cuda: CudaEntry;
+  readonly blocks: number;
+  readonly tokens?: number;
+}
+
+/** The launch of mla-epilogue.sm90.cu, or null where it does not take the arguments. */
+function hopperLaunch(args: MlaEpilogueArguments, limits: DeviceLimits): FusedLaunch | null {
+  const { heads, latentWidth, valueWidth, kvB, batch, sQ } = args;
+  const fits = HOPPER_LATENTS.includes(latentWidth) && valueWidth % HOPPER_ROWS === 0;
+  if (!limits.features.has("sm_90") || !fits) return null;
+  const { tokens, blocks, ...shares } = shareTokens(heads * (valueWidth / HOPPER_ROWS), batch * sQ, limits);
+  const build = Math.max(8, shares.build);
+  const cuda: CudaEntry = {
+    module: "mla-epilogue.sm90.cubin",
+    function: `mlaEpilogueProject_${kvB.dtype}_${latentWidth}_${build}`,
+    blockSize: build > 8 ? 256 : 128,
+    sharedBytes: (latentWidth / 64) * (BOX_BYTES + 8) + build * (2 * latentWidth + 16),
+    tensorMaps: [
+      {
+        buffer: fusedBuffers.indexOf("kvB"),
+        rows: kvB.rows,
+        columns: latentWidth,
+        boxRows: 64,
+        boxColumns: 64,
+      },
+    ],
+    overlaps: true,
+  };
+  return { cuda, blocks, tokens };
+}
+
+function portableLaunch(args: MlaEpilogueArguments, { computeUnits }: DeviceLimits): FusedLaunch {
+  const { heads, valueWidth, latentWidth, kvB } = args;
+  const wide = heads * Math.ceil(valueWidth / FUSED_ROWS) >= computeUnits;
+  const rows = wide ? FUSED_ROWS : FUSED_ROWS / 2;
+  const name = `mlaEpilogueFused_${kvB.dtype}_${latentWidth}_${rows / 16}`;
+  const cuda = { module: "mla-epilogue.fused.fatbin", function: name, blockSize: 128, overlaps: true };
+  return { cuda, blocks: heads * Math.ceil(valueWidth / rows) };
+}
 
 function enqueueFused(launch: Launch, args: MlaEpilogueArguments, attended: DeviceBuffer): void {
-  const { heads, sQ, nopeWidth, valueWidth, latentWidth, kvB, outDtype = "f32" } = args;
-  const wide = heads * Math.ceil(valueWidth / FUSED_ROWS) >= launch.target.limits.computeUnits;
-  const rows = wide ? FUSED_ROWS : FUSED_ROWS / 2;
-  const labels = ["heads", "sQ", "counted", "tokens", "nopeWidth", "valueWidth", "outDtype"];
-  const kernel: KernelSource = {
-    name: "mla-epilogue",
-    buffers: ["attended", "batchCount", "kvB", "out"],
-    scalars: labels.map((label) => [label, "i32"] as const),
-    cuda: {
-      module: "mla-epilogue.fused.fatbin",
-      function: `mlaEpilogueFused_${kvB.dtype}_${latentWidth}_${rows / 16}`,
-      blockSize: 128,
-      overlaps: true,
-    },
-  };
+  const { heads, sQ, nopeWidth, valueWidth, kvB, outDtype = "f32" } = args;
+  const { limits } = launch.target;
+  const { cuda, blocks, tokens } = hopperLaunch(args, limits) ?? portableLaunch(args, limits);
   const counted = args.batchCount === undefined ? 0 : 1;
+  const own = tokens === undefined ? [] : [["tokensOfBlock", "i32"] as const];
   launch(
-    kernel,
-    heads * Math.ceil(valueWidth / rows),
+    { name: "mla-epilogue", buffers: fusedBuffers, scalars: [...fusedScalars, ...own], cuda },
+    blocks,
     [attended, args.batchCount ?? attended, kvB.buffer, args.out],
-    [heads, sQ, counted, args.batch * sQ, nopeWidth, valueWidth, storedCode[outDtype]],
+    [
+      ...[heads, sQ, counted, args.batch * sQ, nopeWidth, valueWidth, storedCode[outDtype]],
+      ...(tokens === undefined ? [] : [tokens]),
+    ],
   );
 }
 
 /** `mlaEpilogue` on CUDA, its sizes and out checked. */
 export function enqueueCuda(launch: Launch, args: MlaEpilogueArguments): void {
   const isFused = "attended" in args && args.attendedDtype !== "f32" && args.attendedDtype === args.kvB.dtype;
-  if (isFused) {
+  if (isFused && FUSED_LATENTS.includes(args.latentWidth)) {
     enqueueFused(launch, args, inputOf(args).buffer);
     return;
   }

@@ -38,7 +38,7 @@ export interface MlaEpilogueProjection {
   readonly out: DeviceBuffer;
   /** Element type of out; default f32. CUDA also writes bf16 and f16. */
   readonly outDtype?: WeightDType;
-  /** i32 [1]: sequences in use; later ones are neither read nor written. Default: all. */
+  /** i32 [1]: sequences in use; later ones are neither read nor written. Default: all. On CUDA written before the program runs. */
   readonly batchCount?: DeviceBuffer;
 }
 

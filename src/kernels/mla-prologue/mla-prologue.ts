@@ -9,7 +9,10 @@ import { enqueueWebGpu } from "./mla-prologue.webgpu.ts";
 /** Tokens that share one pass over a head's W_UK; BLOCK in mla-prologue.as.ts. */
 const BLOCK = 4;
 
-/** One record per launch of `mlaPrologue`. n is `maxRows`, the tokens recorded. */
+/**
+ * One record per launch of `mlaPrologue`. n is `maxRows`, the tokens recorded. On CUDA, positions, slots and rowCount are written before the
+ * program runs, not by a launch of it.
+ */
 export interface MlaPrologueArguments {
   /** decode: queries absorbed through W_UK; prefill: queries as they are, rotated. */
   readonly phase: "decode" | "prefill";
