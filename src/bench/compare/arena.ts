@@ -1,7 +1,7 @@
 import { encodeFromF32 } from "../../base/convert.ts";
 import { encodeFp8Entry } from "../../base/fp8-entry.ts";
 import { createRandom } from "../../base/random.ts";
-import type { Device, DeviceBuffer, DeviceKind, KernelSource, Launch } from "../../device/device.ts";
+import type { Device, DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import type { LatentDtype } from "../../kernels/common/latent-cache.ts";
 import type { WeightMatrix } from "../../kernels/common/weight.ts";
 
@@ -45,9 +45,9 @@ export class CompareArena {
     this.#device = device;
   }
 
-  /** The device's. */
-  get kind(): DeviceKind {
-    return this.#device.kind;
+  /** The device, as kernels choose their variants by it. */
+  get target(): Launch["target"] {
+    return this.#device;
   }
 
   /** `bytes` bytes of anything. Throws UserError when the device has no room. */

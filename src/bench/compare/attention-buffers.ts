@@ -145,7 +145,7 @@ export function makeAttentionBuffers(
     };
   }
   const width = form.latentWidth + ropeWidth;
-  const dtype = queryDtypeOn(arena.kind, form.dtype);
+  const dtype = queryDtypeOn(arena.target.kind, form.dtype);
   const rows = batch * heads;
   return {
     ...{ kind: "latent", values, tokens: makeTokens(arena, ropeWidth, cell), dtype },

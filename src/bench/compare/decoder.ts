@@ -2,8 +2,9 @@ import type { DeviceBuffer, Launch } from "../../device/device.ts";
 import { mlaDecodeWorkspaceBytes } from "../../kernels/common/mla-partials.ts";
 import type { WeightMatrix } from "../../kernels/common/weight.ts";
 import { embedding } from "../../kernels/embedding/embedding.ts";
+import { roundedMlpBytes } from "../../kernels/gated-mlp/gated-mlp.cuda.ts";
 import { gatedMlp } from "../../kernels/gated-mlp/gated-mlp.ts";
-import { linear } from "../../kernels/linear/linear.ts";
+import { fusesNorm, linear, linearPair } from "../../kernels/linear/linear.ts";
 import { rmsNorm } from "../../kernels/rms-norm/rms-norm.ts";
 import type { CompareArena } from "./arena.ts";
 import { recordAttention } from "./attention.ts";
@@ -41,6 +42,8 @@ interface Decoder {
   readonly hidden: DeviceBuffer;
   readonly normed: DeviceBuffer;
   readonly mlp: DeviceBuffer;
+  /** Where activations of many rows are rounded to bf16 on CUDA, as the engine does it; undefined where none are. */
+  readonly rounded: DeviceBuffer | undefined;
   readonly logits: DeviceBuffer;
 }
 
@@ -69,6 +72,11 @@ function makeLayer(
   };
 }
 
+function roundedBytes(shape: CompareShape, form: CompareForm, batch: number): number {
+  const mlp = roundedMlpBytes(batch, shape.hidden, intermediateOf(shape, form));
+  return Math.max(mlp, 2 * batch * shape.heads * shape.headWidth);
+}
+
 /** A decoder with random weights on the device, its caches full, ready to be recorded. */
 export function makeDecoder(
   arena: CompareArena,
@@ -79,6 +87,7 @@ export function makeDecoder(
   const { hidden, vocab, layers } = shape;
   const { batch } = cell;
   const rows = (label: string, width: number) => arena.reserve(label, batch * width * 4);
+  const isRounded = arena.target.kind === "cuda" && !fusesNorm(arena.target, batch);
   return {
     table: arena.matrix("embedding", vocab, hidden),
     head: arena.matrix("head", vocab, hidden),
@@ -92,20 +101,46 @@ export function makeDecoder(
     hidden: rows("hidden state", hidden),
     normed: rows("normed hidden state", hidden),
     mlp: rows("MLP", intermediateOf(shape, form)),
+    rounded: isRounded ? arena.reserve("rounded", roundedBytes(shape, form, batch)) : undefined,
     logits: rows("logits", vocab),
   };
 }
 
-function project(launch: Launch, decoder: Decoder, layer: DecoderLayer, maxRows: number): void {
-  const { attention, normed: x } = decoder;
-  const outputs = attention.kind === "full" ? [attention.qkv] : [attention.query, attention.latent];
-  const { rowCount } = attention.tokens;
-  layer.inputs.forEach((weight, i) => {
-    linear(launch, { x, weight, out: outputs[i]!, mode: "store", rowCount, maxRows });
+/** What a branch reads: the residual stream, its norm on the way where the products take it, else normed before. */
+function branchInput(launch: Launch, { hidden, normed, norm, rounded }: Decoder, width: number, rows: Rows) {
+  if (fusesNorm(launch.target, rows.maxRows)) return { x: hidden, norm: { weight: norm, epsilon: EPSILON } };
+  rmsNorm(launch, { x: hidden, weight: norm, out: normed, width, epsilon: EPSILON, ...rows });
+  return { x: normed, rounded };
+}
+
+interface Rows {
+  readonly rowCount: DeviceBuffer;
+  readonly maxRows: number;
+}
+
+type BranchInput = ReturnType<typeof branchInput>;
+
+function project(
+  launch: Launch,
+  decoder: Decoder,
+  layer: DecoderLayer,
+  input: BranchInput,
+  rows: Rows,
+): void {
+  const { attention } = decoder;
+  const [first, second] = layer.inputs as [WeightMatrix, WeightMatrix];
+  if (attention.kind === "full") {
+    linear(launch, { ...input, weight: first, out: attention.qkv, mode: "store", ...rows });
+    return;
+  }
+  linearPair(launch, {
+    ...{ ...input, ...rows },
+    first: { weight: first, out: attention.query },
+    second: { weight: second, out: attention.latent },
   });
 }
 
-/** Records one step of every sequence, from token ids to logits. */
+/** Records one step of every sequence, from token ids to logits, as the engine runs one. */
 export function recordDecoder(
   launch: Launch,
   shape: CompareShape,
@@ -113,28 +148,20 @@ export function recordDecoder(
   cell: CompareCell,
   decoder: Decoder,
 ): void {
-  const { hidden, normed, mlp, norm, attention, table, head, ids, logits } = decoder;
+  const { hidden, rounded, mlp, attention, table, head, ids, logits } = decoder;
   const rows = { rowCount: attention.tokens.rowCount, maxRows: cell.batch };
-  const normalise = () =>
-    rmsNorm(launch, {
-      ...{ x: hidden, weight: norm, out: normed, width: shape.hidden, epsilon: EPSILON, ...rows },
-    });
+  const input = () => branchInput(launch, decoder, shape.hidden, rows);
   embedding(launch, { ids, table, scale: 1, out: hidden, ...rows });
   for (const layer of decoder.layers) {
-    normalise();
-    project(launch, decoder, layer, cell.batch);
+    project(launch, decoder, layer, input(), rows);
     recordAttention(launch, { shape, form, cell, buffers: attention, layer: layer.attention });
-    const output = { x: attention.values, weight: layer.output, out: hidden };
+    const output = { x: attention.values, rounded, weight: layer.output, out: hidden };
     linear(launch, { ...output, mode: "accumulate", ...rows });
-    normalise();
     const { gate, up, down } = layer;
-    gatedMlp(launch, {
-      ...{ x: normed, gate, up, down, out: hidden, mode: "accumulate", workspace: mlp },
-      ...rows,
-    });
+    const mlps = { gate, up, down, out: hidden, mode: "accumulate", workspace: mlp } as const;
+    gatedMlp(launch, { ...input(), ...mlps, ...rows });
   }
-  normalise();
-  linear(launch, { x: normed, weight: head, out: logits, mode: "store", ...rows });
+  linear(launch, { ...input(), weight: head, out: logits, mode: "store", ...rows });
 }
 
 /** Bytes that a measurement needs at least: caches, weights and the scores of standard attention. */
