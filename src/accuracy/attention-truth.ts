@@ -8,6 +8,22 @@ export interface AttentionTruth {
   readonly lse: Float64Array;
 }
 
+/** Four sums at a time: one alone waits for itself. `width` is a multiple of 4. */
+function dot(queries: Float64Array, start: number, key: Float64Array, width: number): number {
+  let [a, b, c, d] = [0, 0, 0, 0];
+  for (let i = 0, q = start; i < width; i += 4, q += 4) {
+    a += queries[q]! * key[i]!;
+    b += queries[q + 1]! * key[i + 1]!;
+    c += queries[q + 2]! * key[i + 2]!;
+    d += queries[q + 3]! * key[i + 3]!;
+  }
+  return a + b + c + d;
+}
+
+function addScaled(out: Float64Array, start: number, key: Float64Array, width: number, weight: number): void {
+  for (let i = 0; i < width; i++) out[start + i]! += weight * key[i]!;
+}
+
 /**
  * out = Σ softmax(scale · q·k)·c and its log-sum-exp over the unrounded entries of `stream`, all in float64, in one pass that
  * rescales when a larger score appears. The tests hold it against the kernel's own reference.
@@ -25,9 +41,7 @@ export function attentionTruth(
   stream.visit((entry) => {
     key.set(entry);
     for (let row = 0; row < heads; row++) {
-      let dot = 0;
-      for (let i = 0, q = row * width; i < width; i++, q++) dot += queries[q]! * key[i]!;
-      const score = dot * stream.softmaxScale;
+      const score = dot(queries, row * width, key, width) * stream.softmaxScale;
       const start = row * latentWidth;
       if (score > highest[row]!) {
         const factor = Math.exp(highest[row]! - score);
@@ -37,7 +51,7 @@ export function attentionTruth(
       }
       const weight = Math.exp(score - highest[row]!);
       sums[row]! += weight;
-      for (let i = 0; i < latentWidth; i++) out[start + i]! += weight * key[i]!;
+      addScaled(out, start, key, latentWidth, weight);
     }
   });
   const lse = highest.map((most, row) => most + Math.log(sums[row]!));
