@@ -23,21 +23,29 @@ function upload(data) {
   return buffer;
 }
 
+const known = new Map();
+
+/** `length` bf16 values that belong to a seed; made once. */
+function values(seed, length) {
+  const key = `${seed} ${length}`;
+  if (!known.has(key)) known.set(key, encodeFromF32(createRandom(seed).normals(length), "bf16"));
+  return known.get(key);
+}
+
 /** A decode over sequences of `lengths`; sequence b has the values of seed b, whatever the others are. */
 function prepare({ lengths, heads, cuda }) {
   const maxPages = Math.ceil(Math.max(...lengths) / PAGE);
   const batch = lengths.length;
-  const cache = lengths.map((_, b) => createRandom(b).normals(maxPages * PAGE * WIDTH));
-  const q = lengths.map((_, b) => createRandom(1000 + b).normals(heads * WIDTH));
-  const join = (parts) => encodeFromF32(Float32Array.from(parts.flatMap((part) => [...part])), "bf16");
+  const cache = lengths.map((_, b) => values(b, maxPages * PAGE * WIDTH));
+  const q = lengths.map((_, b) => values(1000 + b, heads * WIDTH));
   const out = device.allocate(batch * heads * LATENT * 2, "out");
   const lse = device.allocate(batch * heads * 4, "lse");
   const args = {
     ...{ batch, sQ: 1, heads, latentWidth: LATENT, ropeWidth: 64, maxLen: Math.max(...lengths) },
     ...{ mask: "causal", maxPages, cacheSeqlens: upload(Int32Array.from(lengths)) },
     blockTable: upload(Int32Array.from({ length: batch * maxPages }, (_, i) => i)),
-    ...{ q: upload(join(q)), qDtype: "bf16", out, outDtype: "bf16", lse },
-    cache: { buffer: upload(join(cache)), dtype: "bf16", pageSize: PAGE },
+    ...{ q: upload(Buffer.concat(q)), qDtype: "bf16", out, outDtype: "bf16", lse },
+    cache: { buffer: upload(Buffer.concat(cache)), dtype: "bf16", pageSize: PAGE },
     ...{ softmaxScale: 192 ** -0.5, workspace: device.allocate(4, "workspace"), cuda },
   };
   return { program: device.record((launch) => mlaDecode(launch, args)), out, lse, heads };
