@@ -4,8 +4,13 @@ import { CompareArena } from "./compare/arena.ts";
 import { makeDecoder, recordDecoder } from "./compare/decoder.ts";
 import { cacheBytesPerToken, compareForms, compareShapes, modelParameters } from "./compare/shapes.ts";
 import { measureDeviceCeilings } from "./device-ceilings.ts";
-import { median } from "./run.ts";
-import type { DecodeCell, DecodeCellResult, ShapeBenchOptions, ShapeBenchResult } from "./shape-bench.ts";
+import {
+  cellResult,
+  type DecodeCell,
+  type DecodeCellResult,
+  type ShapeBenchOptions,
+  type ShapeBenchResult,
+} from "./shape-bench.ts";
 
 const shape = compareShapes["7b"]!;
 const form = compareForms.find(({ id }) => id === "flash")!;
@@ -31,15 +36,7 @@ async function measureCell(
     const times: number[] = [];
     for (let step = 0; step < steps + 1; step++) times.push(await program.time());
     program.free();
-    const milliseconds = median(times.slice(1));
-    const rate = stepBytes(cell) / (milliseconds / 1000);
-    return {
-      ...cell,
-      milliseconds,
-      tokensPerSecond: (1000 * cell.batch) / milliseconds,
-      gigabytesPerSecond: rate / 1e9,
-      fractionOfRead: ceilings && rate / ceilings.bytesPerSecond,
-    };
+    return cellResult(cell, times.slice(1), stepBytes(cell), ceilings);
   } finally {
     arena.free();
   }

@@ -99,6 +99,24 @@ async function measurePrefill(model: LanguageModel, tokens: number): Promise<Pre
   return { tokens, milliseconds, tokensPerSecond: tokens / seconds, teraflops };
 }
 
+/** A cell's figures from its times in milliseconds and the bytes that a step reads. */
+export function cellResult(
+  cell: DecodeCell,
+  times: readonly number[],
+  bytes: number,
+  ceilings: Ceilings | null,
+): DecodeCellResult {
+  const milliseconds = median(times);
+  const rate = bytes / (milliseconds / 1000);
+  return {
+    ...cell,
+    milliseconds,
+    tokensPerSecond: (1000 * cell.batch) / milliseconds,
+    gigabytesPerSecond: rate / 1e9,
+    fractionOfRead: ceilings && rate / ceilings.bytesPerSecond,
+  };
+}
+
 async function measureCell(
   model: LanguageModel,
   cell: DecodeCell,
@@ -114,15 +132,7 @@ async function measureCell(
     await driver.decode();
     times.push(performance.now() - start);
   }
-  const milliseconds = median(times);
-  const rate = stepBytes(model, cell) / (milliseconds / 1000);
-  return {
-    ...cell,
-    milliseconds,
-    tokensPerSecond: (1000 * cell.batch) / milliseconds,
-    gigabytesPerSecond: rate / 1e9,
-    fractionOfRead: ceilings && rate / ceilings.bytesPerSecond,
-  };
+  return cellResult(cell, times, stepBytes(model, cell), ceilings);
 }
 
 /**
