@@ -20,3 +20,4 @@ struct RivalCall {
 using RivalPlan = void* (*)(const RivalCall* call, int* parts);
 /** Puts the whole operation on the stream: attention and merge, with the block table int32 [batch, tableWidth] on the device. */
 using RivalLaunch = void (*)(void* plan, const int* table);
+/** Optional symbol `const int rivalLseBase`: the base of its logarithms of sums where that is not e. */

@@ -1,7 +1,7 @@
 """Decode steps of a 7B with every head's keys and values cached, by PyTorch, bf16, random weights: Transformers' forward, eager, and the
 same layers in plain PyTorch operations as one CUDA graph.
 
-python3 decode_7b.py [batch x cached tokens ...]; prints one JSON object. Only the model's forward is timed, with the next token taken
+python3 decode_7b.py [--graph] [batch x cached tokens ...]; prints one JSON object; --graph leaves out what is eager. Only the model's forward is timed, with the next token taken
 from its logits on the device: what `flashmla bench model --shape mha-7b` and `mla-7b` are put beside.
 """
 
@@ -113,21 +113,23 @@ def prefill_ms(model: LlamaForCausalLM, tokens: int) -> float:
 
 
 def main() -> None:
-    cells = [tuple(map(int, cell.split("x"))) for cell in sys.argv[1:] or ["1x4096", "8x4096"]]
+    words = [word for word in sys.argv[1:] if word != "--graph"]
+    eager = "--graph" not in sys.argv
+    cells = [tuple(map(int, cell.split("x"))) for cell in words or ["1x4096", "8x4096"]]
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
         model = LlamaForCausalLM(config).eval()
     decode = []
     for batch, tokens in cells:
         torch.cuda.reset_peak_memory_stats()
-        milliseconds = decode_ms(model, batch, tokens)
+        milliseconds = decode_ms(model, batch, tokens) if eager else None
         peak = torch.cuda.max_memory_allocated()
         graph = graph_ms(model, batch, tokens)
         decode.append({"batch": batch, "cachedTokens": tokens, "milliseconds": milliseconds, "graphMilliseconds": graph, "peakBytes": peak})
     result = {
         "device": torch.cuda.get_device_name(), "torch": torch.__version__, "transformers": transformers.__version__,
         "attention": model.config._attn_implementation, "decode": decode,
-        "prefill": {"tokens": 4096, "milliseconds": prefill_ms(model, 4096)},
+        "prefill": {"tokens": 4096, "milliseconds": prefill_ms(model, 4096)} if eager else None,
     }
     print(json.dumps(result))
 
