@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { idsFlag, integerFlag, numberFlag } from "./flags.ts";
+import { idsFlag, integerFlag, numberFlag, partFlag } from "./flags.ts";
 import { formatBytes, formatTable } from "./output.ts";
 
 describe("flags", () => {
@@ -13,6 +13,12 @@ describe("flags", () => {
     ]);
     expect(() => numberFlag(0, 2)("2.01")).toThrow(/from 0 to 2/);
     expect(() => numberFlag(0)("Infinity")).toThrow(/at least 0/);
+  });
+
+  it("parts: from 1/n to n/n", () => {
+    expect(partFlag("3/16")).toEqual({ index: 3, of: 16 });
+    for (const text of ["0/3", "4/3", "1", "1/", "-1/3", "a/b"])
+      expect(() => partFlag(text)).toThrow(/3\/16/);
   });
 
   it("ids: separated by commas, nothing else", () => {

@@ -20,6 +20,20 @@ export function numberFlag(min: number, max = Number.POSITIVE_INFINITY): (text: 
   };
 }
 
+/** One of several parts of some work, which as many processes can take side by side. */
+export interface Part {
+  /** From 1 on. */
+  readonly index: number;
+  readonly of: number;
+}
+
+/** A commander parser for `i/n`. */
+export function partFlag(text: string): Part {
+  const [, index = 0, of = 0] = (text.match(/^(\d{1,3})\/(\d{1,3})$/) ?? []).map(Number);
+  if (index >= 1 && index <= of) return { index, of };
+  throw new InvalidArgumentError("Expected i/n with i from 1 to n, such as 3/16.");
+}
+
 /** A commander parser for numbers above 0. */
 export function positiveFlag(text: string): number {
   const value = text.trim() === "" ? Number.NaN : Number(text);

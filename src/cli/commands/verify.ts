@@ -6,17 +6,21 @@ import { allCases } from "../../verify/kernels.ts";
 import { summarise } from "../../verify/summary.ts";
 import { verifyTargets } from "../../verify/targets.ts";
 import { verifyKernels } from "../../verify/verify.ts";
-import { integerFlag } from "../flags.ts";
+import { integerFlag, type Part, partFlag } from "../flags.ts";
 import { disableFeatureOption } from "../model-flags.ts";
 import { withInterrupt } from "../model-session.ts";
 import { printJson } from "../output.ts";
 import { startProgress } from "../progress.ts";
 import { printSummary } from "./verify-report.ts";
 
+/** Neighbouring cases that stay together: they share a cache, which is slow to make. */
+const CASES_A_RUN = 7;
+
 interface VerifyFlags {
   readonly device?: string;
   readonly threads?: number;
   readonly filter?: string;
+  readonly part?: Part;
   readonly quick?: boolean;
   readonly json?: boolean;
   readonly disableFeature?: readonly string[];
@@ -37,10 +41,11 @@ empty sequences. All of it takes about two minutes on two free cores and up to 3
 Examples:
   flashmla verify --quick                    a few cases of every kernel, in seconds
   flashmla verify --filter "mla-decode fp8"  one kernel, one kind of cache
+  flashmla verify --device cuda --part 3/16  a sixteenth of the cases: run all sixteen side by side
   flashmla verify --device cpu --json        for a script: exit code 1 and "failures" when something is wrong`;
 
 /** The cases that hold every word of `filter`. Throws UserError, naming the kernels, when there is none. */
-function chooseCases({ filter = "", quick = false }: VerifyFlags): KernelCase[] {
+function chooseCases({ filter = "", quick = false, part = { index: 1, of: 1 } }: VerifyFlags): KernelCase[] {
   const words = filter.split(/\s+/);
   const all = allCases();
   const matching = all.filter(({ kernel, group, shape }) => {
@@ -52,8 +57,10 @@ function chooseCases({ filter = "", quick = false }: VerifyFlags): KernelCase[] 
     throw new UserError(`No case matches ${JSON.stringify(filter)}; the kernels are ${kernels}.`);
   }
   const chosen = quick ? matching.filter(({ isQuick }) => isQuick) : matching;
-  if (chosen.length > 0) return chosen;
-  throw new UserError(`No quick case matches ${JSON.stringify(filter)}; run it without --quick.`);
+  if (chosen.length === 0) {
+    throw new UserError(`No quick case matches ${JSON.stringify(filter)}; run it without --quick.`);
+  }
+  return chosen.filter((_, i) => Math.floor(i / CASES_A_RUN) % part.of === part.index - 1);
 }
 
 async function verify(flags: VerifyFlags, signal: AbortSignal): Promise<void> {
@@ -83,6 +90,7 @@ export function addVerifyCommand(program: Command): void {
     .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
     .addOption(disableFeatureOption())
     .option("--filter <words>", "only the cases whose kernel, group and shape hold all these words")
+    .option("--part <i/n>", "the i-th of n parts of the cases, to run them in n processes at once", partFlag)
     .option("--quick", "a few small cases of every kernel")
     .option("--json", "print one JSON object")
     .addHelpText("after", help)
