@@ -1,8 +1,9 @@
 // Checks and times builds of the Hopper mla-decode kernels without Node: every line of standard input is one experiment,
 //
-//   b s_q h s [many] [cluster=2] [groups=66] [least=4] [split=16] [few=16] [page=64] [vary=1] [cubin=PATH] [f32=1] [notime=1] [beside=PATH] [power=1]
+//   b s_q h s [many] [cluster=2] [groups=66] [least=4] [split=16] [few=16] [page=64] [vary=1] [cubin=PATH] [f32=1] [notime=1] [beside=PATH] [power=1] [pdl=0] [stamps=1]
 //
-// with d_c 512, d_r 64, bf16. A line is checked against float64 first (sampled rows, NaN wherever nothing may be read, counters back at
+// with d_c 512, d_r 64, bf16. pdl=0: a call does not begin before the one before it ends (the default for many rows); stamps=1: prints the
+// clock readings of a build with -DSTAMPS. A line is checked against float64 first (sampled rows, NaN wherever nothing may be read, counters back at
 // zero), then timed as graphs of many calls: with pages of its own for each call (over more than 300 MB), and with the same pages.
 //
 // With beside=PATH another library (a shared object as rival.h says) is checked the same way, and both are timed in turn, three times with cold pages, once with warm ones;
@@ -115,7 +116,7 @@ struct Plan {
   CUfunction kernel;
   CUmodule module;
   int rowsABlock, rowBlocks, cluster, groups, splitTiles, leastTiles, slots, grid, shared, threads;
-  bool many;
+  bool many, overlaps;
   RivalLaunch rivalLaunch;
   double lseUnit = 1;
   void* rival;
@@ -177,6 +178,17 @@ struct Harness {
     return map;
   }
 
+  /** The map of three dimensions that fetches several neighbouring boxes at once. */
+  CUtensorMap mapOfBoxes(const void* base, size_t rows, int boxRows, int boxes) {
+    CUtensorMap map;
+    const cuuint64_t dims[3] = {64, rows, WIDTH / 64}, strides[2] = {WIDTH * 2, 128};
+    const cuuint32_t box[3] = {64, static_cast<cuuint32_t>(boxRows), static_cast<cuuint32_t>(boxes)}, steps[3] = {1, 1, 1};
+    CHECK(cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 3, const_cast<void*>(base), dims, strides, box, steps,
+                                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+    return map;
+  }
+
   CUlaunchConfig configOf(const Plan& plan, CUlaunchAttribute* attribute) {
     CUlaunchConfig config = {};
     config.gridDimX = plan.grid;
@@ -184,12 +196,17 @@ struct Harness {
     config.blockDimX = plan.threads;
     config.sharedMemBytes = plan.shared;
     config.hStream = stream;
+    config.attrs = attribute;
     if (plan.cluster > 1) {
-      attribute[0].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-      attribute[0].value.clusterDim.x = plan.cluster;
-      attribute[0].value.clusterDim.y = attribute[0].value.clusterDim.z = 1;
-      config.attrs = attribute;
-      config.numAttrs = 1;
+      CUlaunchAttribute& cluster = attribute[config.numAttrs++];
+      cluster.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+      cluster.value.clusterDim.x = plan.cluster;
+      cluster.value.clusterDim.y = cluster.value.clusterDim.z = 1;
+    }
+    if (plan.overlaps) {
+      CUlaunchAttribute& overlap = attribute[config.numAttrs++];
+      overlap.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+      overlap.value.programmaticStreamSerializationAllowed = 1;
     }
     return config;
   }
@@ -233,7 +250,7 @@ struct Harness {
     CHECK(cuFuncSetAttribute(plan.kernel, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, plan.shared));
     auto residentOf = [&](int size) {
       if (size == 1) return 132;
-      CUlaunchAttribute attribute[1];
+      CUlaunchAttribute attribute[2];
       Plan one = plan;
       one.cluster = one.grid = size;
       CUlaunchConfig config = configOf(one, attribute);
@@ -242,16 +259,30 @@ struct Harness {
       return count;
     };
     plan.cluster = e.number("cluster", 0);
+    int one = 1;
     if (plan.many) {
       if (plan.cluster == 0) plan.cluster = plan.rowBlocks % 2 == 0 ? 2 : 1;
       plan.groups = std::max(1, residentOf(plan.cluster) / (plan.rowBlocks / plan.cluster));
     } else {
-      for (int size : {8, 4, 2}) {
-        if (plan.cluster == 0 && residentOf(size) >= e.batch * plan.rowBlocks) plan.cluster = size;
+      // As clusterOf in mla-decode.hopper.ts.
+      const int tiles = std::max(1, (e.length + 63) / 64);
+      double best = 1e30;
+      for (int size : {8, 4, 2, 1}) {
+        const int groups = std::max(1, residentOf(size) / plan.rowBlocks), each = groups / e.batch;
+        if (plan.cluster == 0 || plan.cluster == size) {
+          const int shares = std::max(1, each) * size, most = (tiles + shares - 1) / shares;
+          const int splits = (tiles + most * size - 1) / (most * size);
+          const double reading = each == 0 ? static_cast<double>(e.batch) * tiles / groups / size : most;
+          const double merging = splits > 1 ? 1 + 0.6 * (8. / size) * ((splits + 7) / 8) : 0;
+          const double cost = std::max(reading * 1.2, e.batch * tiles * 0.0242) + (each == 0 ? 4 : 0) + merging +
+                              (size == 8 ? 0.9 : size == 4 ? 0.7 : size == 2 ? 0.5 : 0.3);
+          if (cost < best && (size == 1 || each > 0 || plan.cluster > 0)) best = cost, plan.groups = groups, one = size;
+        }
       }
-      if (plan.cluster == 0) plan.cluster = 1;
-      plan.groups = std::max(1, residentOf(plan.cluster) / plan.rowBlocks);
+      plan.cluster = one;
+      if (e.options.count("old") == 0) plan.groups = std::min(plan.groups, e.batch * ((tiles + one - 1) / one));
     }
+    plan.overlaps = e.options.count("old") == 0 && e.number("pdl", plan.many ? 0 : 1) > 0;
     plan.groups = e.number("groups", plan.groups);
     plan.splitTiles = e.number("split", 0);
     plan.leastTiles = e.number("least", plan.many ? 4 : plan.cluster);
@@ -263,7 +294,10 @@ struct Harness {
 
   void launch(const Plan& plan, const Experiment& e, const int* table, int tableWidth, int page) {
     if (plan.rival != nullptr) return plan.rivalLaunch(plan.rival, table);
-    CUtensorMap map = mapOf(pool, pages * 64, std::min(64, page)), queryMap = mapOf(q, static_cast<size_t>(e.batch) * e.sQ * e.heads, plan.rowsABlock);
+    const size_t queryRows = static_cast<size_t>(e.batch) * e.sQ * e.heads;
+    const bool flat = plan.many || e.options.count("old") > 0;
+    CUtensorMap map = flat ? mapOf(pool, pages * 64, std::min(64, page)) : mapOfBoxes(pool, pages * 64, std::min(64, page), page < 64 ? 1 : 3);
+    CUtensorMap queryMap = flat ? mapOf(q, queryRows, plan.rowsABlock) : mapOfBoxes(q, queryRows, plan.rowsABlock, 9);
     const void *queries = q, *cache = pool, *tablePointer = table, *lengthPointer = lengths, *count = lengths;
     void *outPointer = out, *lsePointer = lse, *scratchPointer = scratch, *counterPointer = counters;
     int batch = e.batch, rows = e.sQ * e.heads, heads = e.heads, sQ = e.sQ, pageSize = page, width = tableWidth, causal = 1;
@@ -277,7 +311,7 @@ struct Harness {
                                       &splitTiles, &leastTiles, &statsOffset, &counted, &outFloat, &scale}) {
       arguments.push_back(pointer);
     }
-    CUlaunchAttribute attribute[1];
+    CUlaunchAttribute attribute[2];
     CUlaunchConfig config = configOf(plan, attribute);
     CHECK(cuLaunchKernelEx(&config, plan.kernel, arguments.data(), nullptr));
   }
@@ -351,6 +385,11 @@ struct Harness {
     CHECK(cudaMemset(lse, 0xff, static_cast<size_t>(all) * 4));
     CHECK(cudaMemset(scratch, 0xff, SCRATCH));
     for (int again = 0; again < 2; again++) launch(plan, e, tables, tableWidth, page);
+    const auto failed = cudaStreamSynchronize(stream);
+    if (failed != cudaSuccess) {
+      printf("FAILED: cluster %d, groups %d, grid %d: %s\n", plan.cluster, plan.groups, plan.grid, cudaGetErrorString(failed));
+      exit(1);
+    }
     reference<<<SAMPLES, 256, 0, stream>>>(q, pool, tables, samples, scores, truth, truthLse, rows, page, tableWidth, 262144);
     CHECK(cudaStreamSynchronize(stream));
     std::vector<double> expected(SAMPLES * LATENT), expectedLse(SAMPLES);
@@ -406,6 +445,32 @@ struct Harness {
     *theirs = times[1][rounds / 2];
   }
 
+  /** Clock readings of the blocks of some groups, from the earliest of the block's on; one call that finds nothing in the caches. */
+  void printStamps(const Plan& plan, const Experiment& e, int calls, int step, int tableWidth, int page) {
+    CUdeviceptr place;
+    size_t bytes;
+    CHECK(cuModuleGetGlobal(&place, &bytes, plan.module, "stamps"));
+    for (int call = 0; call < std::min(calls, 6); call++) {
+      CHECK(cuMemsetD8(place, 0, bytes));
+      CHECK(cudaDeviceSynchronize());
+      launch(plan, e, tables + static_cast<size_t>(call) * step, tableWidth, page);
+      CHECK(cudaDeviceSynchronize());
+    }
+    std::vector<long long> read(bytes / 8);
+    CHECK(cuMemcpyDtoH(read.data(), place, bytes));
+    for (int block = 0; block < std::min(plan.grid, 264); block += std::max(1, plan.grid / 4)) {
+      const long long start = read[block * 96];
+      for (int group = 0; group < 3; group++) {
+        printf("   block %d %s:", block, group == 0 ? "first" : group == 1 ? "second" : "producer");
+        for (int at = 0; at < 32; at++) {
+          const long long value = read[block * 96 + group * 32 + at];
+          if (value != 0) printf(" %d:%lld", at, value - start);
+        }
+        printf("\n");
+      }
+    }
+  }
+
   void run(const Experiment& e, const std::string& line) {
     const int page = e.number("page", 64);
     std::vector<int> lengthsHost(e.batch, e.length);
@@ -442,6 +507,7 @@ struct Harness {
       printf("%-44s right: err %.1e/%.1e\n", line.c_str(), worst, distance);
       return;
     }
+    if (e.number("stamps", 0) > 0) return printStamps(plan, e, calls, step, tableWidth, page);
     if (beside) {
       double theirCold, theirWarm;
       timeInTurn(3, plan, rival, e, calls, step, tableWidth, page, &cold, &theirCold);

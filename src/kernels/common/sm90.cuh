@@ -1,6 +1,9 @@
 // Hopper's barriers, bulk copies, clusters and warpgroup fences as functions.
 #pragma once
 #include <cuda.h>
+#ifdef WAIT_LIMIT
+#include <stdio.h>
+#endif
 #include "overlap.cuh"
 #include "wgmma.cuh"
 
@@ -8,6 +11,27 @@ namespace flashmla {
 
 /** Bytes of one box: 64 rows of 64 16-bit values, 128-byte swizzle. */
 constexpr int BOX_BYTES = 64 * 128;
+
+// Clock readings, where a build asks for them -------------------------------------------------------------------------
+
+#ifdef STAMPS
+/** [block][warpgroup][place in the code]. */
+extern "C" __device__ long long stamps[264][3][32];
+#define STAMP(at) \
+  if (threadIdx.x % 128 == 0) stamps[blockIdx.x][threadIdx.x / 128][at] = clock64()
+#else
+#define STAMP(at)
+#endif
+
+#ifdef WAIT_LIMIT
+/** Says which barrier a build with a limit to its waiting waited for in vain. */
+__device__ __noinline__ void giveUp(uint32_t barrier, int parity) {
+  if (threadIdx.x % 32 == 0) printf("block %d warp %d waited too long: barrier %x, parity %d\n", blockIdx.x, threadIdx.x / 32, barrier, parity);
+  for (const long long start = clock64(); clock64() - start < WAIT_LIMIT / 2;) {
+  }
+  __trap();
+}
+#endif
 
 // Barriers in shared memory -------------------------------------------------------------------------------------------
 
@@ -38,8 +62,29 @@ __device__ __forceinline__ void barrierArriveRelaxedAt(uint32_t barrier, int ran
       "}" ::"r"(barrier), "r"(rank) : "memory");
 }
 
+/** Arrives at the same barrier of the cluster's block `rank`; what this thread has seen written comes before it. */
+__device__ __forceinline__ void barrierArriveAt(uint32_t barrier, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+      "}" ::"r"(barrier), "r"(rank) : "memory");
+}
+
 /** Waits for the phase of that parity to complete. */
 __device__ __forceinline__ void barrierWait(uint32_t barrier, int parity) {
+#ifdef WAIT_LIMIT
+  const long long start = clock64();
+  for (int done = 0; !done;) {
+    asm volatile("{\n.reg .pred done;\nmbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\nselp.s32 %0, 1, 0, done;\n}"
+                 : "=r"(done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    if (clock64() - start > WAIT_LIMIT) giveUp(barrier, parity);
+  }
+  return;
+#endif
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
@@ -53,6 +98,17 @@ __device__ __forceinline__ void barrierWait(uint32_t barrier, int parity) {
 
 /** The same, seeing what other blocks of the cluster wrote before they arrived. */
 __device__ __forceinline__ void barrierWaitCluster(uint32_t barrier, int parity) {
+#ifdef WAIT_LIMIT
+  const long long start = clock64();
+  for (int done = 0; !done;) {
+    asm volatile("{\n.reg .pred done;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%1], %2;\nselp.s32 %0, 1, 0, done;\n}"
+                 : "=r"(done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    if (clock64() - start > WAIT_LIMIT) giveUp(barrier, parity);
+  }
+  return;
+#endif
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
@@ -88,6 +144,13 @@ __device__ __forceinline__ bool anyOf(int name, int threads, bool value) {
 /** One thread's fence, after a barrier of the block, orders what all of the block's threads wrote before what others read later. */
 __device__ __forceinline__ void fenceDevice() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
+/** Adds 1 to a counter, which goes from `last` to 0, after what this thread has seen written, and before what it reads; its old value. */
+__device__ __forceinline__ unsigned incrementOrdered(unsigned* counter, unsigned last) {
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(last) : "memory");
+  return before;
+}
+
 /** Reads a counter, and sees what was written before it got its value. */
 __device__ __forceinline__ unsigned loadAcquire(const unsigned* counter) {
   unsigned value;
@@ -110,7 +173,15 @@ __device__ __forceinline__ void copyBox(uint32_t target, const CUtensorMap* map,
                : "memory");
 }
 
-/** The same for both blocks of a cluster of two, at the same places of their shared memory. */
+/** Fetches the boxes of a map of three dimensions from (row, `box`) on; `barrier` counts their bytes. */
+__device__ __forceinline__ void copyBoxes(uint32_t target, const CUtensorMap* map, int row, int box, uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(
+                   target),
+               "l"(map), "r"(0), "r"(row), "r"(box), "r"(barrier)
+               : "memory");
+}
+
+/** {@link copyBox} for both blocks of a cluster of two, at the same places of their shared memory. */
 __device__ __forceinline__ void copyBoxToPair(uint32_t target, const CUtensorMap* map, int column, int row, uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], "
@@ -147,6 +218,16 @@ __device__ __forceinline__ void storeShared16(uint32_t address, uint4 value) {
                : "memory");
 }
 
+__device__ __forceinline__ void storeShared8(uint32_t address, float2 value) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(value.x), "f"(value.y) : "memory");
+}
+
+__device__ __forceinline__ uint2 loadShared8(uint32_t address) {
+  uint2 v;
+  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address) : "memory");
+  return v;
+}
+
 // Clusters ------------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ int clusterRank() {
@@ -170,6 +251,13 @@ __device__ __forceinline__ uint32_t remoteAddress(uint32_t address, int rank) {
   uint32_t remote;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
   return remote;
+}
+
+/** 8 bytes at a cluster address. */
+__device__ __forceinline__ uint2 loadCluster8(uint32_t address) {
+  uint2 v;
+  asm volatile("ld.shared::cluster.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address) : "memory");
+  return v;
 }
 
 /** Copies `bytes` of this block's shared memory to a cluster address, where `barrier`, of the same block, counts them. */
@@ -217,6 +305,13 @@ template <int length> __device__ __forceinline__ void pin(float (&values)[length
 /** Stores two 8×8 matrices of 16-bit values, transposed; lanes 0–15 give the rows' addresses. */
 __device__ __forceinline__ void storeMatricesTransposed(uint32_t address, uint32_t a, uint32_t b) {
   asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(address), "r"(a), "r"(b) : "memory");
+}
+
+/** Stores four 8×8 matrices of 16-bit values, transposed; lane l gives the address of row l % 8 of matrix l / 8 as stored. */
+__device__ __forceinline__ void storeMatricesTransposed(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c),
+               "r"(d)
+               : "memory");
 }
 
 /** Stores four 8×8 matrices of 16-bit values; lane l gives the address of row l % 8 of matrix l / 8. */

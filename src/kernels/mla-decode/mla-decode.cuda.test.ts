@@ -48,15 +48,22 @@ function record(limits: DeviceLimits, options: object): Recorded[] {
 
 describe("mlaDecode on CUDA chooses", () => {
   it.each([
-    ["b=1 h=16", {}, "mlaDecodeFewRows_bf16_512_16", 8, 120],
+    ["b=1 h=16: as many clusters as there are tiles for", {}, "mlaDecodeFewRows_bf16_512_16", 8, 64],
     ["b=16 h=16", { batch: 16 }, "mlaDecodeFewRows_bf16_512_16", 4, 120],
     ["b=64 h=16", { batch: 64 }, "mlaDecodeFewRows_bf16_512_16", 2, 132],
     ["b=128 h=16", { batch: 128 }, "mlaDecodeFewRows_bf16_512_16", 1, 132],
-    ["b=1 s_q=4 h=8", { sQ: 4, heads: 8 }, "mlaDecodeFewRows_bf16_512_32", 8, 120],
-    ["b=1 h=33", { heads: 33 }, "mlaDecodeManyRows_bf16_512", 1, 132],
+    ["b=1 s_q=4 h=8", { sQ: 4, heads: 8 }, "mlaDecodeFewRows_bf16_512_32", 8, 64],
+    [
+      "b=1 h=64: blocks of 16 rows",
+      { heads: 64, maxLen: 1024, maxPages: 16 },
+      "mlaDecodeFewRows_bf16_512_16",
+      8,
+      64,
+    ],
+    ["b=128 h=33", { batch: 128, heads: 33 }, "mlaDecodeManyRows_bf16_512", 1, 132],
     ["b=128 h=128: pairs", { batch: 128, heads: 128 }, "mlaDecodeManyRows_bf16_512", 2, 132],
     ["b=128 h=192", { batch: 128, heads: 192 }, "mlaDecodeManyRows_bf16_512", 1, 132],
-    ["d_c=256 h=3", { heads: 3, latentWidth: 256 }, "mlaDecodeFewRows_bf16_256_16", 4, 120],
+    ["d_c=256 h=3", { heads: 3, latentWidth: 256 }, "mlaDecodeFewRows_bf16_256_16", 8, 64],
   ])("%s: one launch, its kernel, cluster and blocks", (_name, options, name, cluster, grid) => {
     const [only, ...others] = record(hopper, options);
     expect(others).toEqual([]);

@@ -1,6 +1,7 @@
 import { isPowerOfTwo } from "../../base/integers.ts";
 import type { CudaEntry, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
 import type { CudaDecode } from "./mla-decode.cuda.ts";
+import { chooseClusters, manyRowsCost } from "./mla-decode.few-rows.ts";
 
 /** Cached tokens a tile. */
 const TILE = 64;
@@ -12,8 +13,9 @@ const fewRows: Readonly<Record<number, readonly number[]>> = { 256: [16, 32], 51
 const MANY_ROWS = 64;
 /** Bytes for a schedule, barriers and statistics, beside tiles and queries. */
 const BOOKKEEPING = 8192;
-/** Floats from one row of scores or results to the next in the few-rows kernel. */
+/** Floats from one row of scores to the next in the few-rows kernel, and entries of a block table that it copies. */
 const PITCH = 68;
+const NEAR_TABLE = 2048;
 /** Tiles of 64 tokens that a block of many rows takes at least: fewer cost more to merge than they save. */
 const LEAST_TILES = 2;
 
@@ -45,26 +47,57 @@ export function takesHopper({ args }: CudaDecode, limits: DeviceLimits): string 
   return args.batch > MOST_BATCH ? `a batch of ${args.batch}` : null;
 }
 
-/** Decides rows, clusters and splits from what is known when the step is recorded. */
-export function planHopper(decode: CudaDecode, limits: DeviceLimits): HopperPlan {
-  const { args, options, tableWidth } = decode;
-  const rows = args.sQ * args.heads;
-  const few = fewRows[args.latentWidth]?.find((most) => rows <= most);
-  const rowsABlock = few ?? MANY_ROWS;
-  const rowBlocks = Math.ceil(rows / rowsABlock);
-  const splitTiles = (options.splitTokens ?? 0) / TILE;
+/** What one kernel would do, and how long it would take by the estimate of mla-decode.few-rows.ts. */
+interface Candidate
+  extends Pick<HopperPlan, "rowsABlock" | "rowBlocks" | "cluster" | "groups" | "leastTiles"> {
+  readonly cost: number;
+}
+
+/** Blocks of `rowsABlock` query rows, in the clusters that suit them. */
+function candidateOf(decode: CudaDecode, limits: DeviceLimits, rowsABlock: number): Candidate {
+  const { args, options } = decode;
+  const many = rowsABlock === MANY_ROWS;
+  const rowBlocks = Math.ceil((args.sQ * args.heads) / rowsABlock);
   const residentOf = (size: number) => {
     const counted = size > 1 ? limits.residentClusters?.(entryOf(decode, rowsABlock, size)) : undefined;
     return counted ?? Math.floor(limits.computeUnits / size);
   };
-  const cluster = few === undefined ? pairOf(rowBlocks, options.cluster) : clusterOf(decode, residentOf);
-  const blocksOfRows = rowBlocks / (few === undefined ? cluster : 1);
-  const groups = Math.max(1, Math.floor(residentOf(cluster) / blocksOfRows));
-  const mostTiles = Math.max(1, Math.ceil((tableWidth * args.cache.pageSize) / TILE));
-  const slots = splitTiles > 0 ? args.batch * Math.ceil(mostTiles / splitTiles) : 2 * groups;
-  const leastTiles = options.leastTiles ?? (few === undefined ? LEAST_TILES : cluster);
-  const grid = groups * blocksOfRows * cluster;
-  return { rowsABlock, rowBlocks, cluster, groups, grid, splitTiles, leastTiles, slots };
+  const leastTiles = options.leastTiles ?? (many ? LEAST_TILES : 1);
+  const call = { batch: args.batch, rowsABlock, rowBlocks, mostTiles: mostTilesOf(decode), leastTiles };
+  if (!many) {
+    return { rowsABlock, rowBlocks, leastTiles, ...chooseClusters(call, clustersOf(decode), residentOf) };
+  }
+  const cluster = pairOf(rowBlocks, options.cluster);
+  const groups = Math.max(1, Math.floor(residentOf(cluster) / (rowBlocks / cluster)));
+  return { rowsABlock, rowBlocks, leastTiles, cluster, groups, cost: manyRowsCost(call, groups) };
+}
+
+/**
+ * Query rows a block that come into question: up to 32 fit one block of few rows; more go into several of them where batch and
+ * context are small. Fixed splits have one kernel, so that results do not depend on the batch.
+ */
+function blocksOfRows({ args, options }: CudaDecode): readonly number[] {
+  const rows = args.sQ * args.heads;
+  const few = fewRows[args.latentWidth] ?? [];
+  const fitting = few.find((most) => rows <= most);
+  if (fitting !== undefined) return [fitting];
+  return options.splitTokens === undefined ? [MANY_ROWS, ...few.filter((most) => most >= 16)] : [MANY_ROWS];
+}
+
+function mostTilesOf({ args, tableWidth }: CudaDecode): number {
+  return Math.max(1, Math.ceil((tableWidth * args.cache.pageSize) / TILE));
+}
+
+/** Decides rows, clusters and splits from what is known when the step is recorded. */
+export function planHopper(decode: CudaDecode, limits: DeviceLimits): HopperPlan {
+  const { args, options } = decode;
+  const splitTiles = (options.splitTokens ?? 0) / TILE;
+  const candidates = blocksOfRows(decode).map((rows) => candidateOf(decode, limits, rows));
+  const { cost: _, ...plan } = candidates.reduce((best, one) => (one.cost < best.cost ? one : best));
+  const { groups, rowBlocks, cluster } = plan;
+  const slots = splitTiles > 0 ? args.batch * Math.ceil(mostTilesOf(decode) / splitTiles) : 2 * groups;
+  const grid = groups * rowBlocks * (plan.rowsABlock === MANY_ROWS ? 1 : cluster);
+  return { ...plan, grid, splitTiles, slots };
 }
 
 /** Two blocks of many rows form a cluster where they can: they read the same tiles. */
@@ -72,19 +105,17 @@ function pairOf(rowBlocks: number, wanted: number | undefined): number {
   return rowBlocks % 2 === 0 && wanted !== 1 ? 2 : 1;
 }
 
-/** The largest cluster of which one for each sequence runs at the same time: most merges then stay within a cluster. */
-function clusterOf({ args, options }: CudaDecode, residentOf: (size: number) => number): number {
-  const most = args.latentWidth / 64;
-  if (options.cluster !== undefined) return Math.min(most, options.cluster);
-  if (options.splitTokens !== undefined) return 4;
-  return [8, 4, 2].find((size) => size <= most && residentOf(size) >= args.batch) ?? 1;
+/** Cluster sizes to choose from. With fixed splits it is one, so that results do not depend on the batch. */
+function clustersOf({ options }: CudaDecode): number[] {
+  if (options.cluster !== undefined) return [options.cluster];
+  return options.splitTokens === undefined ? [8, 4, 2, 1] : [4];
 }
 
-/** Bytes of shared memory beside tiles and queries: few rows' probabilities, scores, and results on their way to others. */
+/** Bytes of shared memory beside tiles and queries: few rows' probabilities, scores, table, and results where they have a place. */
 function exchangeBytes(rowsABlock: number, latentWidth: number): number {
   if (rowsABlock === MANY_ROWS) return 0;
-  const rowsARound = rowsABlock === 16 ? 16 : 8;
-  return 128 * rowsABlock + 4 * PITCH * (2 * rowsABlock + (latentWidth / 64) * rowsARound);
+  const results = rowsABlock === 32 ? 0 : 2 * rowsABlock * (2 * latentWidth + 128);
+  return rowsABlock * (128 + 8 * PITCH + 12) + results + 4 * NEAR_TABLE;
 }
 
 function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster: number): CudaEntry {
@@ -106,6 +137,7 @@ function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster
         columns: width,
         boxRows: Math.min(TILE, args.cache.pageSize),
         boxColumns: 64,
+        ...(many ? {} : { boxes: args.cache.pageSize < TILE ? 1 : width === 576 ? 3 : 5 }),
       },
       {
         buffer: 0,
@@ -113,6 +145,7 @@ function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster
         columns: width,
         boxRows: rowsABlock,
         boxColumns: 64,
+        ...(many ? {} : { boxes: width / 64 }),
       },
     ],
   };
@@ -137,8 +170,9 @@ const integers = [
 
 function kernelOf(decode: CudaDecode, plan: HopperPlan, statsOffset: number): KernelSource {
   const { rowsABlock, rowBlocks, cluster, slots } = plan;
-  // Few rows: one for each rank's columns, and their statistics; many rows: arrivals, slices handed out, blocks that are through.
-  const [copies, counters] = rowsABlock === MANY_ROWS ? [1, 3] : [cluster, cluster];
+  // Few rows: statistics for each rank's columns, a counter for each of its 8 warps; many rows: arrivals, slices handed out, blocks
+  // that are through.
+  const [copies, counters] = rowsABlock === MANY_ROWS ? [1, 3] : [cluster, cluster * 8];
   return {
     name: `mla-decode.${rowsABlock === MANY_ROWS ? "many-rows" : "few-rows"}`,
     buffers: ["q", "cache", "table", "lengths", "batchCount", "out", "lse"],

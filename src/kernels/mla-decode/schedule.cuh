@@ -63,6 +63,23 @@ __device__ __forceinline__ Place placeOf(const Arguments& a) {
   return place;
 }
 
+__device__ __forceinline__ int divide(int a, int b);
+
+/** The same for the few-rows kernel, without divisions where it can be. */
+__device__ __forceinline__ Place placeOfCluster(const Arguments& a) {
+  Place place;
+  place.rank = clusterRank();
+  place.size = clusterSize();
+  place.group = blockIdx.x >> (31 - __clz(place.size));
+  place.rowBlock = 0;
+  if (a.rowBlocks > 1) {
+    const int group = divide(place.group, a.rowBlocks);
+    place.rowBlock = place.group - group * a.rowBlocks;
+    place.group = group;
+  }
+  return place;
+}
+
 /** a / b of numbers that are not negative: the compiler's own division takes several times as long. */
 __device__ __forceinline__ int divide(int a, int b) {
   int quotient = static_cast<int>(__fdividef(static_cast<float>(a), static_cast<float>(b)));
@@ -339,9 +356,11 @@ struct Pages {
   const int* row;
   int base, held, next;
 
-  __device__ __forceinline__ Pages(const Arguments& a, const Item& item, int tile)
+  /** `needed` is false where nothing is going to be taken. */
+  __device__ __forceinline__ Pages(const Arguments& a, const Item& item, int tile, bool needed = true)
       : row(a.table + static_cast<size_t>(item.sequence) * a.tableWidth) {
     base = tile * (TILE >> pieceShiftOf(a));
+    if (!needed) return;
     held = load(a, item, base);
     next = load(a, item, base + 32);
   }
