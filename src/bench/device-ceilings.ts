@@ -1,6 +1,7 @@
 import type { Device } from "../device/device.ts";
 import { type Ceilings, createCeilingMeter } from "./ceilings.ts";
 import { fillRandom, measureGpuCeilings } from "./gpu-memory.ts";
+import { measureWebGpuCeilings } from "./webgpu-ceilings.ts";
 
 /** What the GPU's read ceiling streams. */
 const POOL_BYTES = 2 ** 32;
@@ -38,10 +39,14 @@ async function measureGpu(device: Device): Promise<Ceilings> {
 
 /**
  * What `device` reads and computes a second at most, in the arithmetic of its attention kernels: float32 multiply-adds on the CPU,
- * bf16 tensor cores on a Hopper GPU. Null on devices that have no such measurement.
+ * bf16 tensor cores on a Hopper GPU, float32 multiply-adds on WebGPU. Null on devices that have no such measurement.
  */
 export async function openCeilings(device: Device): Promise<CeilingSource | null> {
   if (device.kind === "cpu") return createCeilingMeter(device);
+  if (device.kind === "webgpu") {
+    const measured = await measureWebGpuCeilings(device);
+    return { measure: () => measured, free: () => {} };
+  }
   if (device.kind !== "cuda" || !device.limits.features.has("sm_90")) return null;
   const measured = await measureGpu(device);
   return { measure: () => measured, free: () => {} };

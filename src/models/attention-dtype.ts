@@ -1,18 +1,19 @@
 import type { WeightDType } from "../base/dtypes.ts";
-import type { DeviceKind } from "../device/device.ts";
+import type { DeviceKind, Launch } from "../device/device.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import type { LatentDtype } from "../kernels/common/latent-cache.ts";
+import { hasMatrixUnits } from "../kernels/linear/linear.ts";
 import { queryDtypeOn } from "../kernels/mla-decode/mla-decode.cuda.ts";
 
 /** Models narrower than this compute attention in float32 everywhere: they are bound by launches, not by arithmetic. */
 const NARROW = 1024;
 
 /**
- * Whether the activations of many rows may be rounded on their way to 16-bit weights, as matrix units want them: to bf16 on CUDA, except
- * in narrow models. WebGPU's product on subgroup matrices is not asked for: in its present form it has not run on a GPU yet.
+ * Whether the activations of many rows may be rounded on their way to 16-bit weights, as matrix units want them, except in narrow
+ * models: to bf16 on CUDA, to f16 on WebGPU where the adapter has subgroup matrices.
  */
-export function roundsActivations(kind: DeviceKind, config: ModelConfig): boolean {
-  return kind === "cuda" && config.hiddenSize >= NARROW;
+export function roundsActivations(target: Launch["target"], config: ModelConfig): boolean {
+  return config.hiddenSize >= NARROW && (target.kind === "cuda" || hasMatrixUnits(target));
 }
 
 /**

@@ -4,7 +4,7 @@ import type { LatentCache } from "../kernels/common/latent-cache.ts";
 import { expertMlp } from "../kernels/expert-mlp/expert-mlp.ts";
 import { expertRouting } from "../kernels/expert-routing/expert-routing.ts";
 import { gatedMlp, gatedMlpGateUp } from "../kernels/gated-mlp/gated-mlp.ts";
-import { fusesNorm, linear, linearPair } from "../kernels/linear/linear.ts";
+import { fusesExpertNorm, fusesNorm, linear, linearPair } from "../kernels/linear/linear.ts";
 import { rmsNorm } from "../kernels/rms-norm/rms-norm.ts";
 import { type BranchInput, branchInput, normedInput, roundedOf, streamedInput } from "./branch-input.ts";
 import { latentAttention } from "./latent-attention.ts";
@@ -137,6 +137,8 @@ export function decoderLayer(context: LayerContext, weights: LayerWeights, cache
   if (mlp.kind === "dense") {
     denseMlp(context, mlp, branchInput(context, mlpNorm, [mlp.gate, mlp.up, mlp.down]));
   } else {
-    sparseMlp(context, mlp, streamedInput(context, mlpNorm) ?? normedInput(context, mlpNorm));
+    const isFused = fusesExpertNorm(context.launch.target, context.buffers.maxRows);
+    const streamed = isFused ? streamedInput(context, mlpNorm) : null;
+    sparseMlp(context, mlp, streamed ?? normedInput(context, mlpNorm));
   }
 }

@@ -24,7 +24,7 @@ export interface StepBuffers {
   /** f32 [n, intermediate] of the widest MLP; `rounded` itself where there is one, since an MLP uses one of the two. */
   readonly mlp: DeviceBuffer;
   readonly experts: ExpertBuffers | null;
-  /** A place for activations that are rounded to bf16 on the way to the tensor cores; null where none are. */
+  /** A place for activations that are rounded to 16 bits on the way to matrix units; null where none are. */
   readonly rounded: DeviceBuffer | null;
   /** Gives everything back. */
   free(): void;
@@ -102,7 +102,7 @@ function roundedWidth({ attention, hiddenSize, mlpLayers, intermediateSize, expe
  * UserError when the device has no room.
  */
 export function allocateStepBuffers(
-  device: Pick<Device, "allocate" | "kind">,
+  device: Pick<Device, "allocate" | "kind" | "limits">,
   config: ModelConfig,
   phase: StepPhase,
   maxRows: number,
@@ -123,7 +123,7 @@ export function allocateStepBuffers(
   const normed = rows(config.hiddenSize, "normed hidden state");
   const query = rows(heads * (qkNopeHeadDim + qkRopeHeadDim), "query");
   const dtype = attentionDtype(device.kind, config, cacheDtype);
-  const isRounded = roundsActivations(device.kind, config) && !isExact;
+  const isRounded = roundsActivations(device, config) && !isExact;
   const rounded = isRounded ? rows(roundedWidth(config), "rounded activations", "bf16") : null;
   return {
     maxRows,

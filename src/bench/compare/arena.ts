@@ -4,6 +4,7 @@ import { createRandom } from "../../base/random.ts";
 import type { Device, DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import type { LatentDtype } from "../../kernels/common/latent-cache.ts";
 import type { WeightMatrix } from "../../kernels/common/weight.ts";
+import wgsl from "./random-fill.wgsl.ts";
 
 const CHUNK_BYTES = 65536;
 /** Values and entries that are made here and repeated, on devices without a kernel for it. */
@@ -22,6 +23,7 @@ const randomFill: KernelSource = {
   ],
   cpu: "benchRandomFill",
   cuda: { module: "random-fill.fatbin", function: "benchRandomFill", blockSize: 256 },
+  webgpu: { code: wgsl },
 };
 
 const fp8Entries: KernelSource = {
@@ -99,7 +101,7 @@ export class CompareArena {
   ): DeviceBuffer {
     if (dtype !== "fp8") return this.bf16Cache("latent cache", entries * entryBytes);
     const buffer = this.reserve("latent cache", entries * entryBytes);
-    if (!(this.#device.kind in randomFill)) {
+    if (!(this.#device.kind in fp8Entries)) {
       this.#repeat(buffer, this.#hostEntries(Math.min(HOST_ENTRIES, entries), widths));
       return buffer;
     }
@@ -139,8 +141,21 @@ export class CompareArena {
       this.#repeat(buffer, encodeFromF32(values, form === 0 ? "f32" : "bf16"));
       return;
     }
-    const scalars = [CHUNK_BYTES, Math.floor(buffer.bytes / 16), form, seed, deviation * Math.sqrt(3)];
-    this.#run((launch) => launch(randomFill, Math.ceil(buffer.bytes / CHUNK_BYTES), [buffer], scalars));
+    const most = this.#device.limits.webgpu?.bindingBytes ?? buffer.bytes;
+    const step = most >= buffer.bytes ? buffer.bytes : Math.floor(most / CHUNK_BYTES) * CHUNK_BYTES;
+    this.#run((launch) => {
+      for (let at = 0; at < buffer.bytes; at += step) {
+        const part = buffer.slice(at, Math.min(step, buffer.bytes - at));
+        // The seed moves on with the place: what is filled does not depend on the parts.
+        const scalars = [CHUNK_BYTES, Math.floor(part.bytes / 16), form, (seed + at / 2) % 2 ** 31];
+        launch(
+          randomFill,
+          Math.ceil(part.bytes / CHUNK_BYTES),
+          [part],
+          [...scalars, deviation * Math.sqrt(3)],
+        );
+      }
+    });
   }
 
   #run(step: (launch: Launch) => void): void {

@@ -1,5 +1,5 @@
 // Eight neighbouring weights as float32, read from words of 16 bytes. FIRST_DTYPE and SECOND_DTYPE are numbers of `weight.ts`: 0 bf16,
-// 1 f16, 2 f32.
+// 1 f16, 2 f32. SECOND: there is a second matrix.
 #include "eight.wgsl"
 
 /// Weights 8 · index … of the first matrix.
@@ -15,7 +15,7 @@ fn firstEight(index: u32) -> Eight {
 #endif
 }
 
-#if GATED
+#if SECOND
 /// Weights 8 · index … of the second matrix.
 fn secondEight(index: u32) -> Eight {
 #if SECOND_DTYPE == 0

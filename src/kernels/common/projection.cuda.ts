@@ -1,5 +1,6 @@
 import type { CudaMatmul, DeviceBuffer, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
 import type { LinearArguments } from "./projection.ts";
+import { normsOnTheWay } from "./projection.webgpu.ts";
 import { columnsFor, streamedEntry, streamedGrid } from "./streamed-products.cuda.ts";
 import { checkBytes, type WeightMatrix } from "./weight.ts";
 
@@ -16,14 +17,19 @@ export interface CudaProjection {
   readonly rounded?: DeviceBuffer | undefined;
   /** Whether `rounded` begins with x in bf16 already: x itself is not read then. */
   readonly isRounded?: boolean | undefined;
-  /** Multiplies each row of x, and divides by its root mean square: an RMS norm on the way. For up to 16 rows. */
+  /** Multiplies each row of x, and divides by its root mean square: an RMS norm on the way. Where {@link fusesNorm} says so. */
   readonly norm?: { readonly weight: DeviceBuffer; readonly epsilon: number } | undefined;
-  /** A second matrix over the same rows of x, without bias, its result stored. For up to 16 rows. */
+  /** A second matrix over the same rows of x, without bias, its result stored. Where {@link fusesNorm} says so. */
   readonly second?: { readonly weight: WeightMatrix; readonly out: DeviceBuffer } | undefined;
 }
 
-/** Whether a linear of that many rows takes `norm`. */
+/** Whether a linear of that many rows takes `norm` and `second`: up to 16 rows on CUDA, up to 4 on WebGPU. */
 export function fusesNorm(target: Launch["target"], maxRows: number): boolean {
+  return (target.kind === "cuda" && maxRows <= STREAMED_ROWS) || normsOnTheWay(target, maxRows);
+}
+
+/** Whether `expertMlp` of that many rows takes `norm`. */
+export function fusesExpertNorm(target: Launch["target"], maxRows: number): boolean {
   return target.kind === "cuda" && maxRows <= STREAMED_ROWS;
 }
 

@@ -82,6 +82,7 @@ export function enqueueLinear(launch: Launch, args: LinearArguments): void {
     }
     enqueueProjection(launch, {
       ...{ name: "linear", x, xStride, first: weight, bias, out, accumulate, scale, rows: rowCount, maxRows },
+      ...{ norm: args.norm, pair: args.second },
     });
     return;
   }

@@ -4,10 +4,17 @@ import fewRows from "./projection.few-rows.wgsl.ts";
 import manyRows from "./projection.many-rows.wgsl.ts";
 import { dtypeCode, type WeightMatrix, weightBytes } from "./weight.ts";
 
-/** Outputs of a workgroup, as the WGSL has them. */
-const OUTPUTS = { few: 4, many: 64 } as const;
 /** Up to this many rows the weights are read once for all of them, by the kernel that reads fastest. */
 const FEW_ROWS = 8;
+/** Up to this many rows a norm on the way costs less than a launch of its own. */
+const NORMED_ROWS = 4;
+/** Invocations of a workgroup of that kernel, and lanes that share an output where no subgroups do. */
+const WORKGROUP = 128;
+const LANES = 32;
+/** Outputs from which lanes have two of them when there are 4 rows: enough workgroups are left. */
+const MANY_OUTPUTS = 4096;
+/** Outputs of a workgroup of the other kernel. */
+const PANEL = 64;
 /** Rows of x and out that a workgroup of the other kernel takes. */
 const TILE = 64;
 
@@ -38,6 +45,15 @@ export interface Projection {
   readonly rows: DeviceBuffer;
   readonly maxRows: number;
   readonly experts?: StackedExperts;
+  /** Each row of x is multiplied by `weight` and divided by its root mean square; see {@link normsOnTheWay}. */
+  readonly norm?: { readonly weight: DeviceBuffer; readonly epsilon: number } | undefined;
+  /** A second matrix over the same rows, of the inputs and type of `first`; without experts, bias, scale or a gate. */
+  readonly pair?: { readonly weight: WeightMatrix; readonly out: DeviceBuffer } | undefined;
+}
+
+/** Whether a projection of that many rows takes `norm` and `pair`. */
+export function normsOnTheWay(target: Launch["target"], maxRows: number): boolean {
+  return target.kind === "webgpu" && maxRows <= NORMED_ROWS;
 }
 
 const scalarsOf = (hasExperts: boolean): (readonly [string, ScalarKind])[] => [
@@ -51,24 +67,43 @@ const scalarsOf = (hasExperts: boolean): (readonly [string, ScalarKind])[] => [
 /** The smallest power of two from `rows` on. */
 const powerOfTwo = (rows: number) => 2 ** Math.ceil(Math.log2(rows));
 
-function sourceOf(projection: Projection): KernelSource {
-  const { name, first, second, bias, maxRows, experts } = projection;
+/** How the outputs of the kernel for few rows lie on its lanes. */
+function lanesOf({ limits }: Launch["target"], projection: Projection) {
+  const [least, most] = limits.webgpu!.subgroupSizes;
+  const SUBGROUPS = limits.features.has("subgroups") && least === most && least >= 4 && least <= WORKGROUP;
+  const lanes = SUBGROUPS ? least : LANES;
+  const ROWS = powerOfTwo(projection.maxRows);
+  const isAlone = projection.second === undefined && projection.experts === undefined;
+  const isWide = ROWS === 8 || (ROWS === 4 && projection.first.rows >= MANY_OUTPUTS);
+  const PER_LANE = isAlone && isWide ? 2 : 1;
+  return { SUBGROUPS, LANES: lanes, ROWS, PER_LANE };
+}
+
+function sourceOf(target: Launch["target"], projection: Projection): KernelSource {
+  const { name, first, second, bias, maxRows, experts, norm, pair } = projection;
   const isFew = maxRows <= FEW_ROWS;
+  const lanes = isFew ? lanesOf(target, projection) : null;
+  const own: (readonly [string, ScalarKind])[] = [
+    ["epsilon", "f32"],
+    ["secondCount", "i32"],
+  ];
   return {
     name: `${name}.${isFew ? "few" : "many"}-rows`,
-    buffers: ["x", "first", "second", "out", "rows"],
-    scalars: scalarsOf(experts !== undefined),
+    buffers: ["x", "first", "second", "out", "rows", ...(isFew ? ["norm", "out2"] : [])],
+    scalars: [...scalarsOf(experts !== undefined), ...(isFew ? own : [])],
     webgpu: {
       code: isFew ? fewRows : manyRows,
+      enables: lanes?.SUBGROUPS ? ["subgroups"] : [],
       constants: {
         GATED: second !== undefined,
+        SECOND: second !== undefined || pair !== undefined,
         BIASED: bias !== undefined,
         ACCUMULATE: projection.accumulate,
         EXPERTS: experts !== undefined,
         X_VECTORS: projection.xStride % 4 === 0,
         FIRST_DTYPE: dtypeCode[first.dtype],
         SECOND_DTYPE: dtypeCode[(second ?? first).dtype],
-        ...(isFew ? { ROWS: powerOfTwo(maxRows) } : {}),
+        ...(lanes === null ? {} : { ...lanes, NORMED: norm !== undefined, PAIRED: pair !== undefined }),
       },
     },
   };
@@ -103,8 +138,17 @@ export function bindingRuns(
 
 /** Enqueues a product whose arguments are checked, in as many launches as the adapter's binding limit asks for. */
 export function enqueueProjection(launch: Launch, projection: Projection): void {
-  const { first, second, experts } = projection;
+  const { first, second, experts, pair, norm, maxRows } = projection;
   const limit = launch.target.limits.webgpu!.bindingBytes;
+  if (norm !== undefined && !normsOnTheWay(launch.target, maxRows)) {
+    throw new RangeError(`norm: expected at most ${NORMED_ROWS} rows, got ${maxRows}`);
+  }
+  if (pair !== undefined && Math.max(weightBytes(first), weightBytes(pair.weight)) > limit) {
+    const { pair: _, ...alone } = projection;
+    enqueueProjection(launch, alone);
+    enqueueProjection(launch, { ...alone, first: pair.weight, out: pair.out });
+    return;
+  }
   const unit = experts === undefined ? 1 : experts.expertRows;
   const bytesOf = (weight: WeightMatrix) => weightBytes({ ...weight, rows: unit });
   const bytes = Math.max(bytesOf(first), second === undefined ? 0 : bytesOf(second));
@@ -115,18 +159,31 @@ export function enqueueProjection(launch: Launch, projection: Projection): void 
 
 /** One launch: outputs, or experts, from `from` on. */
 function launchRun(launch: Launch, projection: Projection, [from, count]: [number, number]): void {
-  const { x, first, second, bias, out, rows, maxRows, experts, xStride, scale } = projection;
+  const { x, first, second, bias, out, rows, maxRows, experts, xStride, scale, norm, pair } = projection;
+  const source = sourceOf(launch.target, projection);
   const outputs = experts === undefined ? count : first.rows;
   const isFew = maxRows <= FEW_ROWS;
-  const panels = ceilDivide(outputs, isFew ? OUTPUTS.few : OUTPUTS.many);
-  const others = experts === undefined ? (isFew ? 1 : ceilDivide(maxRows, TILE)) : count;
   const part = (weight: WeightMatrix) => {
     const unit = weightBytes({ ...weight, rows: experts?.expertRows ?? 1 });
     return weight.buffer.slice(from * unit, Math.min(count * unit, weight.buffer.bytes - from * unit));
   };
-  const buffers = [x, part(first), second === undefined ? (bias ?? rows) : part(second), out, rows];
+  const other = second === undefined ? (pair?.weight.buffer ?? bias ?? rows) : part(second);
+  const buffers = [x, part(first), other, out, rows];
   const scalars = [first.columns, first.rows, experts === undefined ? from : 0, outputs, xStride, scale];
   if (experts !== undefined)
     scalars.push(count, from, experts.experts, experts.share, experts.expertRows, experts.secondRow);
-  launch(sourceOf(projection), panels * others, buffers, scalars);
+  if (!isFew) {
+    const blocks = experts === undefined ? ceilDivide(maxRows, TILE) : count;
+    launch(source, ceilDivide(outputs, PANEL) * blocks, buffers, scalars);
+    return;
+  }
+  const { LANES: lanes, PER_LANE } = lanesOf(launch.target, projection);
+  const tilesOf = (wanted: number) => ceilDivide(wanted, (WORKGROUP / lanes) * PER_LANE);
+  const tiles = tilesOf(outputs) + tilesOf(pair?.weight.rows ?? 0);
+  launch(
+    source,
+    tiles * (experts === undefined ? 1 : count),
+    [...buffers, norm?.weight ?? rows, pair?.out ?? rows],
+    [...scalars, norm?.epsilon ?? 0, pair?.weight.rows ?? 0],
+  );
 }

@@ -1,13 +1,13 @@
 // What both projections share: buffers, rows, and what becomes of a sum. GATED: silu(x·first)·(x·second), else x·first. EXPERTS: rows are
 // the (token, choice) pairs of one expert, as `expert-mlp` sorts them. BIASED, ACCUMULATE: of linear alone.
-// Buffers: x, first, second (or the bias), out, and rowCount or the plan of the experts. Scalars: inputs, outputs (floats from one row
+// SECOND: there is a second matrix. Buffers: x, first, second (or the bias), out, and rowCount or the plan of the experts. Scalars: inputs, outputs (floats from one row
 // of out to the next), begin (the first output of this launch), count (its outputs), xStride, scale; with EXPERTS also experts (of this
 // launch), firstExpert, allExperts, share (pairs that read the same row of x),
 // expertRows (weight rows from one expert to the next) and secondRow (the second matrix's first row in its buffer).
 
 @group(0) @binding(0) var<storage, read> x: array<XWords>;
 @group(0) @binding(1) var<storage, read> first: array<vec4u>;
-#if GATED
+#if SECOND
 @group(0) @binding(2) var<storage, read> second: array<vec4u>;
 #endif
 #if BIASED

@@ -58,7 +58,7 @@ export function gatedMlpGateUp(launch: Launch, args: GatedMlpGateUpArguments): v
   if (launch.target.kind === "webgpu") {
     enqueueProjection(launch, {
       ...{ name: "gated-mlp.gate-up", x, xStride: gate.columns, first: gate, second: up, out },
-      ...{ accumulate: false, scale: 1, rows: rowCount, maxRows },
+      ...{ accumulate: false, scale: 1, rows: rowCount, maxRows, norm: args.norm },
     });
     return;
   }

@@ -4,7 +4,13 @@ import { multipliesOnMatrixUnits } from "../common/projection.matrix.webgpu.ts";
 import { enqueueLinear, type LinearArguments } from "../common/projection.ts";
 import { checkBytes, checkWeight, type WeightMatrix, weightBytes } from "../common/weight.ts";
 
-export { type CudaProjection, fusesNorm, multipliesRounded } from "../common/projection.cuda.ts";
+export {
+  type CudaProjection,
+  fusesExpertNorm,
+  fusesNorm,
+  multipliesRounded,
+} from "../common/projection.cuda.ts";
+export { hasMatrixUnits } from "../common/projection.matrix.webgpu.ts";
 export type { LinearArguments } from "../common/projection.ts";
 
 /**
@@ -22,7 +28,7 @@ export interface LinearPairArguments
   readonly second: { readonly weight: WeightMatrix; readonly out: DeviceBuffer };
 }
 
-/** Two linears over the same x; few rows on CUDA take them in one launch. Throws as `linear` does. */
+/** Two linears over the same x; few rows on a GPU take them in one launch. Throws as `linear` does. */
 export function linearPair(launch: Launch, args: LinearPairArguments): void {
   const { first, second, ...rest } = args;
   const shared = { ...rest, mode: "store" } as const;
