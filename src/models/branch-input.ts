@@ -1,5 +1,5 @@
 import type { DeviceBuffer } from "../device/device.ts";
-import { fusesNorm, multipliesRounded } from "../kernels/linear/linear.ts";
+import { fusesNorm, multipliesOnMatrixUnits, multipliesRounded } from "../kernels/linear/linear.ts";
 import { rmsNorm } from "../kernels/rms-norm/rms-norm.ts";
 import type { LayerContext } from "./layers.ts";
 import type { Matrix } from "./weight-source.ts";
@@ -12,7 +12,7 @@ export interface BranchInput {
   readonly isRounded?: boolean;
 }
 
-/** A place for activations in bf16, where this step rounds them. */
+/** A place for activations in 16 bits, where this step rounds them. */
 export function roundedOf({ buffers }: LayerContext): { rounded?: DeviceBuffer } {
   return buffers.rounded === null ? {} : { rounded: buffers.rounded };
 }
@@ -39,7 +39,7 @@ export function streamedInput(
 }
 
 /**
- * The residual stream, normed for `matrices`: by themselves as they read it where few rows stream past them, into bf16 where
+ * The residual stream, normed for `matrices`: by themselves as they read it where few rows stream past them, into 16 bits where
  * they round it anyway, into float32 else.
  */
 export function branchInput(
@@ -51,8 +51,14 @@ export function branchInput(
   const streamed = streamedInput(context, weight);
   if (streamed !== null) return streamed;
   const { rounded } = buffers;
-  const isRounded = matrices.every((one) => multipliesRounded(launch.target, one, buffers.maxRows));
+  const { target } = launch;
+  const isRounded = matrices.every(
+    (one) =>
+      multipliesRounded(target, one, buffers.maxRows) ||
+      multipliesOnMatrixUnits(target, one, buffers.maxRows),
+  );
   if (rounded === null || !isRounded) return normedInput(context, weight);
-  rmsNorm(launch, { ...normOf(context, weight), out: rounded, outDtype: "bf16" });
+  const outDtype = target.kind === "cuda" ? "bf16" : "f16";
+  rmsNorm(launch, { ...normOf(context, weight), out: rounded, outDtype });
   return { x: buffers.normed, rounded, isRounded };
 }

@@ -27,7 +27,9 @@ export function multipliesOnMatrixUnits(
   weight: Pick<WeightMatrix, "dtype" | "rows">,
   maxRows: number,
 ): boolean {
-  return hasMatrixUnits(target) && maxRows >= LEAST_ROWS && weight.dtype !== "f32" && weight.rows % 8 === 0;
+  // A binding of matrices has room for one at least.
+  const hasRoom = weight.rows % 8 === 0 && weight.rows >= 16;
+  return hasMatrixUnits(target) && maxRows >= LEAST_ROWS && weight.dtype !== "f32" && hasRoom;
 }
 
 const roundKernel: KernelSource = {
@@ -78,7 +80,7 @@ export interface MatrixProduct {
   readonly maxRows: number;
 }
 
-function matrixKernel({ weight, second, mode }: MatrixProduct): KernelSource {
+function matrixKernel({ weight, second, mode }: MatrixProduct, isInside: boolean): KernelSource {
   return {
     name: second === undefined ? "linear.matrix-units" : "gated-mlp.matrix-units",
     buffers: ["x", "first", "out", "rowCount", "second"],
@@ -92,6 +94,7 @@ function matrixKernel({ weight, second, mode }: MatrixProduct): KernelSource {
       constants: {
         DTYPE: dtypeCode[weight.dtype],
         GATED: second !== undefined,
+        INSIDE: isInside,
         ACCUMULATE: mode === "accumulate",
         EVEN: weight.columns % 32 === 0,
       },
@@ -99,22 +102,40 @@ function matrixKernel({ weight, second, mode }: MatrixProduct): KernelSource {
   };
 }
 
+/** Outputs of a launch, and whether all its tiles lie within the output. */
+interface Run {
+  readonly from: number;
+  readonly count: number;
+  readonly isInside: boolean;
+}
+
+/** One launch for whole tiles and one for what is left over; eight outputs at a time, since rows of out are words of 8. */
+function runsOf({ weight, second, maxRows }: MatrixProduct, limit: number): Run[] {
+  const rowBytes = weightBytes({ ...weight, rows: 1 });
+  return bindingRuns("linear", weight.rows / 8, 8 * rowBytes, limit).flatMap(([eight, eights]) => {
+    const [from, count] = [8 * eight, 8 * eights];
+    const isWhole = second === undefined && maxRows % ROWS === 0;
+    // What is left over begins at a multiple of 256 bytes of the weights: a row of 8 values has 16.
+    const inside = isWhole ? count - (count % OUTPUTS) : 0;
+    return [
+      { from, count: inside, isInside: true },
+      { from: from + inside, count: count - inside, isInside: false },
+    ].filter((run) => run.count > 0);
+  });
+}
+
 /** out = (or +=) x · Wᵀ, or the gated product of two matrices, with float32 sums. */
 export function enqueueMatrixProduct(launch: Launch, product: MatrixProduct): void {
   const { x, weight, second, out, rowCount, maxRows, scale = 1 } = product;
-  const source = matrixKernel(product);
   const rowBytes = weightBytes({ ...weight, rows: 1 });
   const outputs = second === undefined ? OUTPUTS : OUTPUTS / 2;
-  const limit = launch.target.limits.webgpu!.bindingBytes;
-  // Eight outputs at a time, so that a launch has a multiple of 8.
-  for (const [from, eights] of bindingRuns("linear", weight.rows / 8, 8 * rowBytes, limit)) {
-    const count = 8 * eights;
-    const part = ({ buffer }: WeightMatrix) => buffer.slice(8 * from * rowBytes, count * rowBytes);
+  for (const { from, count, isInside } of runsOf(product, launch.target.limits.webgpu!.bindingBytes)) {
+    const part = ({ buffer }: WeightMatrix) => buffer.slice(from * rowBytes, count * rowBytes);
     launch(
-      source,
+      matrixKernel(product, isInside),
       ceilDivide(count, outputs) * ceilDivide(maxRows, ROWS),
       [x, part(weight), out, rowCount, part(second ?? weight)],
-      [weight.columns, weight.rows, 8 * from, count, maxRows, scale],
+      [weight.columns, weight.rows, from, count, maxRows, scale],
     );
   }
 }

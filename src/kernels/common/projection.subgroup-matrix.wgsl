@@ -1,10 +1,10 @@
 // Many rows in f16 on the matrix units: 128 rows by 128 outputs a workgroup of 4 subgroups of 32, each with 64 by 64 of them in 16 sums of
 // float32; 32 inputs at a time through workgroup memory, the next ones on their way meanwhile. The sums are variables: counted through by a
-// loop they took twice the time. Tiles that lie within `out` are stored straight to it, at its edges through workgroup memory.
+// loop they took twice the time. INSIDE: every tile lies within `out` and is stored straight to it, else through workgroup memory.
 // GATED: 64 outputs of `first` and the same of `second`, out = silu(x·first)·(x·second)·scale in f16.
 // Buffers: x f16 [maxRows, inputs], first, out (f32, GATED: f16), rowCount, second. Scalars: inputs, outputs (values from one row of out to
 // the next), begin (the first output of this launch), count (its outputs, a multiple of 8), maxRows, scale (of GATED alone).
-// Constants: DTYPE (0 bf16, 1 f16), GATED, ACCUMULATE, EVEN (whether inputs is a multiple of 32).
+// Constants: DTYPE (0 bf16, 1 f16), GATED (never INSIDE), INSIDE, ACCUMULATE, EVEN (whether inputs is a multiple of 32).
 #include "grid.wgsl"
 
 @group(0) @binding(0) var<storage, read> x: array<vec4u>;
@@ -184,29 +184,26 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   var sum32: Sum;
   var sum33: Sum;
   let corner = vec2u(firstRow + ownRow, output + ownOutput);
-#if !GATED
-  let isInside = firstRow + ROWS <= maxRows && output + OUTPUTS <= count;
+#if INSIDE
   let stride = u32(scalars.outputs);
   let outAt = corner.x * stride + u32(scalars.begin) + corner.y;
 #if ACCUMULATE
-  if (isInside) {
-    sum00 = subgroupMatrixLoad<Sum>(&out, outAt, false, stride);
-    sum01 = subgroupMatrixLoad<Sum>(&out, outAt + 16u, false, stride);
-    sum02 = subgroupMatrixLoad<Sum>(&out, outAt + 32u, false, stride);
-    sum03 = subgroupMatrixLoad<Sum>(&out, outAt + 48u, false, stride);
-    sum10 = subgroupMatrixLoad<Sum>(&out, outAt + 16u * stride, false, stride);
-    sum11 = subgroupMatrixLoad<Sum>(&out, outAt + 16u * stride + 16u, false, stride);
-    sum12 = subgroupMatrixLoad<Sum>(&out, outAt + 16u * stride + 32u, false, stride);
-    sum13 = subgroupMatrixLoad<Sum>(&out, outAt + 16u * stride + 48u, false, stride);
-    sum20 = subgroupMatrixLoad<Sum>(&out, outAt + 32u * stride, false, stride);
-    sum21 = subgroupMatrixLoad<Sum>(&out, outAt + 32u * stride + 16u, false, stride);
-    sum22 = subgroupMatrixLoad<Sum>(&out, outAt + 32u * stride + 32u, false, stride);
-    sum23 = subgroupMatrixLoad<Sum>(&out, outAt + 32u * stride + 48u, false, stride);
-    sum30 = subgroupMatrixLoad<Sum>(&out, outAt + 48u * stride, false, stride);
-    sum31 = subgroupMatrixLoad<Sum>(&out, outAt + 48u * stride + 16u, false, stride);
-    sum32 = subgroupMatrixLoad<Sum>(&out, outAt + 48u * stride + 32u, false, stride);
-    sum33 = subgroupMatrixLoad<Sum>(&out, outAt + 48u * stride + 48u, false, stride);
-  }
+  sum00 = subgroupMatrixLoad<Sum, row_major>(&out, outAt, stride);
+  sum01 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 16u, stride);
+  sum02 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 32u, stride);
+  sum03 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 48u, stride);
+  sum10 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 16u * stride, stride);
+  sum11 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 16u * stride + 16u, stride);
+  sum12 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 16u * stride + 32u, stride);
+  sum13 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 16u * stride + 48u, stride);
+  sum20 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 32u * stride, stride);
+  sum21 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 32u * stride + 16u, stride);
+  sum22 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 32u * stride + 32u, stride);
+  sum23 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 32u * stride + 48u, stride);
+  sum30 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 48u * stride, stride);
+  sum31 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 48u * stride + 16u, stride);
+  sum32 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 48u * stride + 32u, stride);
+  sum33 = subgroupMatrixLoad<Sum, row_major>(&out, outAt + 48u * stride + 48u, stride);
 #endif
 #endif
   // What comes next, of the four rows of each tile.
@@ -244,137 +241,158 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     nextWeights1 = fetchFirst(weightBase.y, next);
     nextWeights2 = fetchSecond(weightBase.z, next);
     nextWeights3 = fetchSecond(weightBase.w, next);
-    for (var k = 0u; k < DEPTH; k += 16u) {
-      let right0 = subgroupMatrixLoad<Right>(&weightTile, right0At + k, true, PITCH);
-      let right1 = subgroupMatrixLoad<Right>(&weightTile, right0At + 16u * PITCH + k, true, PITCH);
-      let right2 = subgroupMatrixLoad<Right>(&weightTile, right2At + k, true, PITCH);
-      let right3 = subgroupMatrixLoad<Right>(&weightTile, right2At + 16u * PITCH + k, true, PITCH);
-      let left0 = subgroupMatrixLoad<Left>(&xTile, leftAt + k, false, PITCH);
-      sum00 = subgroupMatrixMultiplyAccumulate(left0, right0, sum00);
-      sum01 = subgroupMatrixMultiplyAccumulate(left0, right1, sum01);
-      sum02 = subgroupMatrixMultiplyAccumulate(left0, right2, sum02);
-      sum03 = subgroupMatrixMultiplyAccumulate(left0, right3, sum03);
-      let left1 = subgroupMatrixLoad<Left>(&xTile, leftAt + 16u * PITCH + k, false, PITCH);
-      sum10 = subgroupMatrixMultiplyAccumulate(left1, right0, sum10);
-      sum11 = subgroupMatrixMultiplyAccumulate(left1, right1, sum11);
-      sum12 = subgroupMatrixMultiplyAccumulate(left1, right2, sum12);
-      sum13 = subgroupMatrixMultiplyAccumulate(left1, right3, sum13);
-      let left2 = subgroupMatrixLoad<Left>(&xTile, leftAt + 32u * PITCH + k, false, PITCH);
-      sum20 = subgroupMatrixMultiplyAccumulate(left2, right0, sum20);
-      sum21 = subgroupMatrixMultiplyAccumulate(left2, right1, sum21);
-      sum22 = subgroupMatrixMultiplyAccumulate(left2, right2, sum22);
-      sum23 = subgroupMatrixMultiplyAccumulate(left2, right3, sum23);
-      let left3 = subgroupMatrixLoad<Left>(&xTile, leftAt + 48u * PITCH + k, false, PITCH);
-      sum30 = subgroupMatrixMultiplyAccumulate(left3, right0, sum30);
-      sum31 = subgroupMatrixMultiplyAccumulate(left3, right1, sum31);
-      sum32 = subgroupMatrixMultiplyAccumulate(left3, right2, sum32);
-      sum33 = subgroupMatrixMultiplyAccumulate(left3, right3, sum33);
-    }
+    // Both halves of the step by hand: a loop took twice the time.
+    let right0x0 = subgroupMatrixLoad<Right, col_major>(&weightTile, right0At, PITCH);
+    let right0x1 = subgroupMatrixLoad<Right, col_major>(&weightTile, right0At + 16u * PITCH, PITCH);
+    let right0x2 = subgroupMatrixLoad<Right, col_major>(&weightTile, right2At, PITCH);
+    let right0x3 = subgroupMatrixLoad<Right, col_major>(&weightTile, right2At + 16u * PITCH, PITCH);
+    let left0x0 = subgroupMatrixLoad<Left, row_major>(&xTile, leftAt, PITCH);
+    sum00 = subgroupMatrixMultiplyAccumulate(left0x0, right0x0, sum00);
+    sum01 = subgroupMatrixMultiplyAccumulate(left0x0, right0x1, sum01);
+    sum02 = subgroupMatrixMultiplyAccumulate(left0x0, right0x2, sum02);
+    sum03 = subgroupMatrixMultiplyAccumulate(left0x0, right0x3, sum03);
+    let left0x1 = subgroupMatrixLoad<Left, row_major>(&xTile, leftAt + 16u * PITCH, PITCH);
+    sum10 = subgroupMatrixMultiplyAccumulate(left0x1, right0x0, sum10);
+    sum11 = subgroupMatrixMultiplyAccumulate(left0x1, right0x1, sum11);
+    sum12 = subgroupMatrixMultiplyAccumulate(left0x1, right0x2, sum12);
+    sum13 = subgroupMatrixMultiplyAccumulate(left0x1, right0x3, sum13);
+    let left0x2 = subgroupMatrixLoad<Left, row_major>(&xTile, leftAt + 32u * PITCH, PITCH);
+    sum20 = subgroupMatrixMultiplyAccumulate(left0x2, right0x0, sum20);
+    sum21 = subgroupMatrixMultiplyAccumulate(left0x2, right0x1, sum21);
+    sum22 = subgroupMatrixMultiplyAccumulate(left0x2, right0x2, sum22);
+    sum23 = subgroupMatrixMultiplyAccumulate(left0x2, right0x3, sum23);
+    let left0x3 = subgroupMatrixLoad<Left, row_major>(&xTile, leftAt + 48u * PITCH, PITCH);
+    sum30 = subgroupMatrixMultiplyAccumulate(left0x3, right0x0, sum30);
+    sum31 = subgroupMatrixMultiplyAccumulate(left0x3, right0x1, sum31);
+    sum32 = subgroupMatrixMultiplyAccumulate(left0x3, right0x2, sum32);
+    sum33 = subgroupMatrixMultiplyAccumulate(left0x3, right0x3, sum33);
+    let right16x0 = subgroupMatrixLoad<Right, col_major>(&weightTile, right0At + 16u, PITCH);
+    let right16x1 = subgroupMatrixLoad<Right, col_major>(&weightTile, right0At + 16u * PITCH + 16u, PITCH);
+    let right16x2 = subgroupMatrixLoad<Right, col_major>(&weightTile, right2At + 16u, PITCH);
+    let right16x3 = subgroupMatrixLoad<Right, col_major>(&weightTile, right2At + 16u * PITCH + 16u, PITCH);
+    let left16x0 = subgroupMatrixLoad<Left, row_major>(&xTile, leftAt + 16u, PITCH);
+    sum00 = subgroupMatrixMultiplyAccumulate(left16x0, right16x0, sum00);
+    sum01 = subgroupMatrixMultiplyAccumulate(left16x0, right16x1, sum01);
+    sum02 = subgroupMatrixMultiplyAccumulate(left16x0, right16x2, sum02);
+    sum03 = subgroupMatrixMultiplyAccumulate(left16x0, right16x3, sum03);
+    let left16x1 = subgroupMatrixLoad<Left, row_major>(&xTile, leftAt + 16u * PITCH + 16u, PITCH);
+    sum10 = subgroupMatrixMultiplyAccumulate(left16x1, right16x0, sum10);
+    sum11 = subgroupMatrixMultiplyAccumulate(left16x1, right16x1, sum11);
+    sum12 = subgroupMatrixMultiplyAccumulate(left16x1, right16x2, sum12);
+    sum13 = subgroupMatrixMultiplyAccumulate(left16x1, right16x3, sum13);
+    let left16x2 = subgroupMatrixLoad<Left, row_major>(&xTile, leftAt + 32u * PITCH + 16u, PITCH);
+    sum20 = subgroupMatrixMultiplyAccumulate(left16x2, right16x0, sum20);
+    sum21 = subgroupMatrixMultiplyAccumulate(left16x2, right16x1, sum21);
+    sum22 = subgroupMatrixMultiplyAccumulate(left16x2, right16x2, sum22);
+    sum23 = subgroupMatrixMultiplyAccumulate(left16x2, right16x3, sum23);
+    let left16x3 = subgroupMatrixLoad<Left, row_major>(&xTile, leftAt + 48u * PITCH + 16u, PITCH);
+    sum30 = subgroupMatrixMultiplyAccumulate(left16x3, right16x0, sum30);
+    sum31 = subgroupMatrixMultiplyAccumulate(left16x3, right16x1, sum31);
+    sum32 = subgroupMatrixMultiplyAccumulate(left16x3, right16x2, sum32);
+    sum33 = subgroupMatrixMultiplyAccumulate(left16x3, right16x3, sum33);
   }
-#if !GATED
-  if (isInside) {
-    subgroupMatrixStore(&out, outAt, sum00, false, stride);
-    subgroupMatrixStore(&out, outAt + 16u, sum01, false, stride);
-    subgroupMatrixStore(&out, outAt + 32u, sum02, false, stride);
-    subgroupMatrixStore(&out, outAt + 48u, sum03, false, stride);
-    subgroupMatrixStore(&out, outAt + 16u * stride, sum10, false, stride);
-    subgroupMatrixStore(&out, outAt + 16u * stride + 16u, sum11, false, stride);
-    subgroupMatrixStore(&out, outAt + 16u * stride + 32u, sum12, false, stride);
-    subgroupMatrixStore(&out, outAt + 16u * stride + 48u, sum13, false, stride);
-    subgroupMatrixStore(&out, outAt + 32u * stride, sum20, false, stride);
-    subgroupMatrixStore(&out, outAt + 32u * stride + 16u, sum21, false, stride);
-    subgroupMatrixStore(&out, outAt + 32u * stride + 32u, sum22, false, stride);
-    subgroupMatrixStore(&out, outAt + 32u * stride + 48u, sum23, false, stride);
-    subgroupMatrixStore(&out, outAt + 48u * stride, sum30, false, stride);
-    subgroupMatrixStore(&out, outAt + 48u * stride + 16u, sum31, false, stride);
-    subgroupMatrixStore(&out, outAt + 48u * stride + 32u, sum32, false, stride);
-    subgroupMatrixStore(&out, outAt + 48u * stride + 48u, sum33, false, stride);
-    return;
-  }
-#endif
+#if INSIDE
+  subgroupMatrixStore<row_major>(&out, outAt, sum00, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 16u, sum01, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 32u, sum02, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 48u, sum03, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 16u * stride, sum10, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 16u * stride + 16u, sum11, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 16u * stride + 32u, sum12, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 16u * stride + 48u, sum13, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 32u * stride, sum20, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 32u * stride + 16u, sum21, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 32u * stride + 32u, sum22, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 32u * stride + 48u, sum23, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 48u * stride, sum30, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 48u * stride + 16u, sum31, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 48u * stride + 32u, sum32, stride);
+  subgroupMatrixStore<row_major>(&out, outAt + 48u * stride + 48u, sum33, stride);
+#else
   let panel = subgroup * 2u * PANEL;
   let lane = local % 32u;
 #if GATED
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum00, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum02, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum00, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum02, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(0u, 0u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum01, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum03, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum01, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum03, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(0u, 16u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum10, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum12, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum10, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum12, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(16u, 0u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum11, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum13, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum11, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum13, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(16u, 16u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum20, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum22, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum20, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum22, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(32u, 0u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum21, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum23, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum21, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum23, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(32u, 16u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum30, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum32, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum30, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum32, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(48u, 0u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum31, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum33, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum31, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum33, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(48u, 16u));
 #else
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum00, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum01, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum00, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum01, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(0u, 0u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum02, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum03, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum02, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum03, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(0u, 32u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum10, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum11, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum10, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum11, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(16u, 0u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum12, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum13, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum12, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum13, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(16u, 32u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum20, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum21, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum20, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum21, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(32u, 0u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum22, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum23, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum22, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum23, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(32u, 32u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum30, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum31, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum30, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum31, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(48u, 0u));
   workgroupBarrier();
-  subgroupMatrixStore(&panels, panel, sum32, false, 16u);
-  subgroupMatrixStore(&panels, panel + PANEL, sum33, false, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel, sum32, 16u);
+  subgroupMatrixStore<row_major>(&panels, panel + PANEL, sum33, 16u);
   workgroupBarrier();
   write(panel, lane, corner + vec2u(48u, 32u));
+#endif
 #endif
 }

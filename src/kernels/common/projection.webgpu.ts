@@ -2,6 +2,7 @@ import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, KernelSource, Launch, ScalarKind } from "../../device/device.ts";
 import fewRows from "./projection.few-rows.wgsl.ts";
 import manyRows from "./projection.many-rows.wgsl.ts";
+import { fixedSubgroup } from "./subgroups.webgpu.ts";
 import { dtypeCode, type WeightMatrix, weightBytes } from "./weight.ts";
 
 /** Up to this many rows the weights are read once for all of them, by the kernel that reads fastest. */
@@ -69,9 +70,9 @@ const powerOfTwo = (rows: number) => 2 ** Math.ceil(Math.log2(rows));
 
 /** How the outputs of the kernel for few rows lie on its lanes. */
 function lanesOf({ limits }: Launch["target"], projection: Projection) {
-  const [least, most] = limits.webgpu!.subgroupSizes;
-  const SUBGROUPS = limits.features.has("subgroups") && least === most && least >= 4 && least <= WORKGROUP;
-  const lanes = SUBGROUPS ? least : LANES;
+  const subgroup = fixedSubgroup(limits);
+  const SUBGROUPS = subgroup > 0;
+  const lanes = SUBGROUPS ? subgroup : LANES;
   const ROWS = powerOfTwo(projection.maxRows);
   const isAlone = projection.second === undefined && projection.experts === undefined;
   const isWide = ROWS === 8 || (ROWS === 4 && projection.first.rows >= MANY_OUTPUTS);

@@ -18,6 +18,8 @@ interface LinearShape {
   readonly padding?: number;
   readonly isBiased?: boolean;
   readonly scale?: number;
+  /** With memory for rows in 16 bits, which matrix units take; all rows are in use then. */
+  readonly isRounded?: boolean;
 }
 
 const shapes: readonly LinearShape[] = [
@@ -33,6 +35,10 @@ const shapes: readonly LinearShape[] = [
   { rows: 1, maxRows: 1, inputs: 2048, outputs: 10_944, dtype: "bf16" },
   { rows: 64, maxRows: 64, inputs: 1536, outputs: 1024, dtype: "bf16" },
   { rows: 131, maxRows: 256, inputs: 512, outputs: 1280, dtype: "f16" },
+  { rows: 17, maxRows: 17, inputs: 64, outputs: 8, dtype: "bf16", isRounded: true },
+  { rows: 130, maxRows: 130, inputs: 72, outputs: 136, dtype: "bf16", mode: "accumulate", isRounded: true },
+  { rows: 256, maxRows: 256, inputs: 512, outputs: 576, dtype: "bf16", scale: 0.5, isRounded: true },
+  { rows: 128, maxRows: 128, inputs: 160, outputs: 256, dtype: "bf16", mode: "accumulate", isRounded: true },
 ];
 
 const nameOf = (shape: LinearShape) =>
@@ -66,6 +72,7 @@ async function run(memory: CaseMemory, shape: LinearShape, made: ReturnType<type
     bias: made.bias && memory.upload("bias", made.bias),
     out: memory.upload("out", before, maxRows * outputs * 4),
     rowCount: memory.uploadCount("rowCount", rows),
+    ...(shape.isRounded === true ? { rounded: memory.reserve("rounded", maxRows * inputs * 2) } : {}),
   };
   await memory.run((launch) => linear(launch, args));
   return memory.readFloats(args.out);
@@ -75,7 +82,9 @@ function prepare(shape: LinearShape): PreparedCase {
   const made = makeInputs(shape);
   const { rows, inputs, outputs, scale = 1 } = shape;
   // A sum of n products of size 1/√n: the rounding errors of float32 grow with √n of its terms.
-  const absolute = 2e-6 * Math.max(1, Math.abs(scale)) * Math.max(4, Math.sqrt(inputs) / 8);
+  const exact = 2e-6 * Math.max(1, Math.abs(scale)) * Math.max(4, Math.sqrt(inputs) / 8);
+  // Inputs of size 1, a bf16 of them off by 2^-9 at most.
+  const absolute = shape.isRounded === true ? 0.02 : exact;
   return {
     async check(memory): Promise<Finding[]> {
       const actual = await run(memory, shape, made);
@@ -88,7 +97,8 @@ function prepare(shape: LinearShape): PreparedCase {
 /** Cases of linear: every weight type, one row to 131, strides, biases, scales, store and accumulate. */
 export function linearCases(): KernelCase[] {
   return shapes.map((shape) => ({
-    ...{ kernel: "linear", group: "all weight types", isQuick: shape.outputs < 1000 },
+    ...{ kernel: "linear", isQuick: shape.outputs < 1000 },
+    group: shape.isRounded === true ? "16-bit activations" : "all weight types",
     shape: nameOf(shape),
     prepare: () => prepare(shape),
   }));

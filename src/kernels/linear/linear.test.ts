@@ -4,7 +4,7 @@ import { decodeToF32, encodeFromF32 } from "../../base/convert.ts";
 import type { WeightDType } from "../../base/dtypes.ts";
 import { createRandom } from "../../base/random.ts";
 import type { Device } from "../../device/device.ts";
-import { linear } from "./linear.ts";
+import { fusesNorm, linear, linearPair } from "./linear.ts";
 import { linearReference } from "./reference.ts";
 
 interface Case {
@@ -125,5 +125,63 @@ describe.each(testDevices)("linear, $name", ({ open }) => {
     expect(record(5, 8)).toThrow(/weight: expected a buffer of at least 80 bytes, got 64/);
     expect(record(1, 32)).toThrow(/x: expected a buffer of at least 128 bytes/);
     buffer.free();
+  });
+});
+
+describe.each(testDevices.filter(({ kind }) => kind !== "cpu"))("linear with a norm, $name", ({ open }) => {
+  let device: Device;
+  beforeAll(async () => {
+    device = await open();
+  });
+  afterAll(() => device.close());
+
+  it.each([1, 2, 3])("rows=%i of 4: two matrices over a normed input, 200 → 75 and 37", async (rows) => {
+    const [inputs, first, second, maxRows, epsilon] = [200, 75, 37, 4, 1e-5];
+    const target = { kind: device.kind, limits: device.limits };
+    expect(fusesNorm(target, maxRows)).toBe(true);
+    expect(fusesNorm(target, 17)).toBe(false);
+    const upload = (data: ArrayBufferView, size = data.byteLength) => {
+      const buffer = device.allocate(size, "data");
+      device.write(buffer, data);
+      return buffer;
+    };
+    const [x, norm] = [normals(rows * inputs, 1, 3), normals(inputs, 2)];
+    const matrix = (outputs: number, seed: number) => {
+      const bytes = encodeFromF32(normals(outputs * inputs, seed, inputs ** -0.5), "bf16");
+      const weight = { buffer: upload(bytes), dtype: "bf16" as const, rows: outputs, columns: inputs };
+      return {
+        weight,
+        out: device.allocate(maxRows * outputs * 4, "out"),
+        values: decodeToF32(bytes, "bf16"),
+      };
+    };
+    const [a, b] = [matrix(first, 3), matrix(second, 4)];
+    const normed = Float32Array.from(x, (value, i) => {
+      const row = x.subarray(Math.floor(i / inputs) * inputs, (Math.floor(i / inputs) + 1) * inputs);
+      const mean = row.reduce((sum, one) => sum + one * one, 0) / inputs;
+      return (value / Math.sqrt(mean + epsilon)) * norm[i % inputs]!;
+    });
+    const program = device.record((launch) => {
+      linearPair(launch, {
+        ...{ x: upload(x, maxRows * inputs * 4), norm: { weight: upload(norm), epsilon }, maxRows },
+        ...{ first: a, second: b, rowCount: upload(new Int32Array([rows])) },
+      });
+    });
+    expect((await program.profile()).length).toBe(1);
+    for (const { weight, out, values } of [a, b]) {
+      const { rows: outputs } = weight;
+      const result = new Float32Array(await device.read(out, 0, out.bytes));
+      const expected = linearReference({
+        x: normed,
+        weight: values,
+        bias: undefined,
+        inputs,
+        outputs,
+        scale: 1,
+      });
+      for (const [i, value] of expected.entries()) expect(Math.abs(result[i]! - value)).toBeLessThan(2e-5);
+      expect(result.subarray(rows * outputs).every(Number.isNaN)).toBe(true);
+    }
+    program.free();
   });
 });

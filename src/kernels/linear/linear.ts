@@ -10,7 +10,7 @@ export {
   fusesNorm,
   multipliesRounded,
 } from "../common/projection.cuda.ts";
-export { hasMatrixUnits } from "../common/projection.matrix.webgpu.ts";
+export { hasMatrixUnits, multipliesOnMatrixUnits } from "../common/projection.matrix.webgpu.ts";
 export type { LinearArguments } from "../common/projection.ts";
 
 /**

@@ -16,8 +16,8 @@ export interface RmsNormArguments {
   /** A multiple of 4. */
   readonly width: number;
   readonly epsilon: number;
-  /** Element type of `out`, which is not `x` then; default f32. CUDA also rounds to bf16. */
-  readonly outDtype?: "f32" | "bf16";
+  /** Element type of `out`, which is not `x` then; default f32. CUDA also rounds to bf16, WebGPU to f16 as far as its range goes. */
+  readonly outDtype?: "f32" | "bf16" | "f16";
 }
 
 const kernel: KernelSource = {
@@ -28,8 +28,9 @@ const kernel: KernelSource = {
     ["epsilon", "f32"],
   ],
   cpu: "rmsNorm",
-  webgpu: rmsNormWebGpu,
 };
+
+const outDtypes = { cpu: ["f32"], cuda: ["f32", "bf16"], webgpu: ["f32", "f16"] } as const;
 
 /**
  * out = x / √(mean(x²) + ε) · weight for each row, accumulated in float32. Throws RangeError for a width that is no
@@ -40,14 +41,12 @@ export function rmsNorm(launch: Launch, args: RmsNormArguments): void {
   checkInteger("width", args.width, { min: 4 });
   if (args.width % 4 !== 0) throw new RangeError(`width: expected a multiple of 4, got ${args.width}`);
   checkFinite("epsilon", args.epsilon);
-  const outDtype = checkOneOf(
-    "outDtype",
-    args.outDtype ?? "f32",
-    launch.target.kind === "cuda" ? ["f32", "bf16"] : ["f32"],
-  );
+  const { target } = launch;
+  const outDtype = checkOneOf("outDtype", args.outDtype ?? "f32", outDtypes[target.kind]);
   const cuda = { module: "rms-norm.fatbin", function: `rmsNorm_${outDtype}`, blockSize: 256, overlaps: true };
+  const webgpu = target.kind === "webgpu" ? { webgpu: rmsNormWebGpu(target, outDtype === "f16") } : {};
   const buffers = [args.x, args.weight, args.out, args.rowCount];
-  launch({ ...kernel, cuda }, args.maxRows, buffers, [args.width, args.epsilon]);
+  launch({ ...kernel, cuda, ...webgpu }, args.maxRows, buffers, [args.width, args.epsilon]);
 }
 
 /** FLOPs and bytes of one call over `rows` rows. */

@@ -30,7 +30,6 @@ const kernel: KernelSource = {
   ],
   cpu: "sampling",
   cuda: { module: "sampling.fatbin", function: "sampling", blockSize: 1024, overlaps: true },
-  webgpu: samplingWebGpu,
 };
 
 /**
@@ -43,7 +42,9 @@ export function sampling(launch: Launch, args: SamplingArguments): void {
   checkInteger("vocab", args.vocab, { min: 1, max: 2 ** 20 });
   checkInteger("validVocab", args.validVocab, { min: 1, max: args.vocab });
   const buffers = [args.logits, args.params, args.out, args.workspace, args.rowCount];
-  launch(kernel, args.maxRows, buffers, [args.vocab, args.validVocab]);
+  const { target } = launch;
+  const source = target.kind === "webgpu" ? { ...kernel, webgpu: samplingWebGpu(target) } : kernel;
+  launch(source, args.maxRows, buffers, [args.vocab, args.validVocab]);
 }
 
 /** FLOPs and bytes of one call over `rows` rows with every filter on: eight passes over logits, nine over weights. */

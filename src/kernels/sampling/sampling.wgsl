@@ -1,5 +1,6 @@
 // Draws one token id a row. Workgroups are rows. A weight counts in 2⁻³² units, as a sum of two words, so that sums are exact in any order
 // and the draw is the CPU's wherever the weights are. Invocations have runs of neighbouring ids each.
+// WORKGROUP: 256 and up. SUBGROUPS: subgroups of SUBGROUP find the largest logit.
 // Buffers: logits, params (sampling.ts), out, workspace (weights), rowCount; scalars: vocab, validVocab.
 #include "../common/grid.wgsl"
 
@@ -85,16 +86,48 @@ fn exponential(x: f32) -> f32 {
   return p * bitcast<f32>((i32(n) + 127) << 23u);
 }
 
+struct Best { key: u32, place: u32 }
+
+fn better(best: Best, key: u32, place: u32) -> Best {
+  if (key > best.key) { return Best(key, place); }
+  return best;
+}
+
 /// The id of the largest logit, the lowest among equals; 0 when all are NaN.
 fn argmax(row: Row) -> u32 {
-  var key = 0u;
-  var place = 0u;
-  for (var id = row.local; id < u32(scalars.validVocab); id += WORKGROUP) {
-    let own = keyAt(row, id);
-    if (own > key) { key = own; place = id; }
+  var best = Best(0u, 0u);
+  var id = row.local;
+  let count = u32(scalars.validVocab);
+  // Four logits under way at once.
+  for (; id + 3u * WORKGROUP < count; id += 4u * WORKGROUP) {
+    let a = keyAt(row, id);
+    let b = keyAt(row, id + WORKGROUP);
+    let c = keyAt(row, id + 2u * WORKGROUP);
+    let d = keyAt(row, id + 3u * WORKGROUP);
+    best = better(better(better(better(best, a, id), b, id + WORKGROUP), c, id + 2u * WORKGROUP), d, id + 3u * WORKGROUP);
   }
-  keys[row.local] = key;
-  places[row.local] = place;
+  for (; id < count; id += WORKGROUP) { best = better(best, keyAt(row, id), id); }
+#if SUBGROUPS
+  // The largest key of the subgroup, then the lowest id that has it.
+  let key = subgroupMax(best.key);
+  let place = subgroupMin(select(NOTHING, best.place, best.key == key));
+  let lane = row.local % SUBGROUP;
+  if (lane == 0u) {
+    keys[row.local / SUBGROUP] = key;
+    places[row.local / SUBGROUP] = place;
+  }
+  workgroupBarrier();
+  if (row.local == 0u) {
+    var all = Best(0u, 0u);
+    for (var i = 0u; i < WORKGROUP / SUBGROUP; i++) {
+      if (keys[i] > all.key || (keys[i] == all.key && places[i] < all.place)) { all = Best(keys[i], places[i]); }
+    }
+    sharedWord = select(all.place, 0u, all.key == 0u);
+  }
+  return workgroupUniformLoad(&sharedWord);
+#else
+  keys[row.local] = best.key;
+  places[row.local] = best.place;
   for (var span = WORKGROUP / 2u; span > 0u; span /= 2u) {
     workgroupBarrier();
     if (row.local < span) {
@@ -109,6 +142,7 @@ fn argmax(row: Row) -> u32 {
   workgroupBarrier();
   if (row.local == 0u) { sharedWord = places[0]; }
   return workgroupUniformLoad(&sharedWord);
+#endif
 }
 
 /// The sum over the workgroup, the same for every invocation; `runs` then holds what comes before each.
@@ -141,8 +175,10 @@ fn findBoundary(row: Row, wanted: Wide, byMass: bool) -> u32 {
   var due = wanted;
   for (var digit = 0u; digit < 4u; digit++) {
     let shift = 24u - 8u * digit;
-    atomicStore(&bucketHigh[row.local], 0u);
-    atomicStore(&bucketLow[row.local], 0u);
+    if (row.local < BUCKETS) {
+      atomicStore(&bucketHigh[row.local], 0u);
+      atomicStore(&bucketLow[row.local], 0u);
+    }
     workgroupBarrier();
     for (var id = row.local; id < u32(scalars.validVocab); id += WORKGROUP) {
       let key = keyAt(row, id);
