@@ -2,7 +2,6 @@ import type { WeightDType } from "../base/dtypes.ts";
 import type { DeviceKind, Launch } from "../device/device.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import type { LatentDtype } from "../kernels/common/latent-cache.ts";
-import { hasMatrixUnits } from "../kernels/linear/linear.ts";
 import { queryDtypeOn } from "../kernels/mla-decode/mla-decode.cuda.ts";
 
 /** Models narrower than this compute attention in float32 everywhere: they are bound by launches, not by arithmetic. */
@@ -10,10 +9,10 @@ const NARROW = 1024;
 
 /**
  * Whether the activations of many rows may be rounded on their way to 16-bit weights, as matrix units want them, except in narrow
- * models: to bf16 on CUDA, to f16 on WebGPU where the adapter has subgroup matrices.
+ * models: to bf16 on CUDA. WebGPU's product on subgroup matrices is not asked for before it has been checked on a GPU in this form.
  */
 export function roundsActivations(target: Launch["target"], config: ModelConfig): boolean {
-  return config.hiddenSize >= NARROW && (target.kind === "cuda" || hasMatrixUnits(target));
+  return config.hiddenSize >= NARROW && target.kind === "cuda";
 }
 
 /**
