@@ -234,4 +234,12 @@ describe("assemble", () => {
     expect(() => lines("#if C\n#endif")).toThrow("test.wgsl: #if C: no constant");
     expect(() => lines("#if A")).toThrow("without #endif");
   });
+
+  it("lays loops out, with the number and the next one in place of the name", () => {
+    const text = "#for i A\n#for j A / 1\nlet x$i_$j = y$j+1;\n#endfor\n#if $i == A\nnever\n#endif\n#endfor";
+    const laidOut = [0, 1].flatMap((i) => [`let x${i}_0 = y1;`, `let x${i}_1 = y2;`]);
+    expect(lines(text).slice(6)).toEqual(laidOut);
+    expect(() => lines("#for i A\none")).toThrow("test.wgsl: #for i without #endfor");
+    expect(() => lines("#for i C\n#endfor")).toThrow("test.wgsl: #for … C: not a whole number");
+  });
 });

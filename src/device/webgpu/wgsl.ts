@@ -15,22 +15,61 @@ const SUBGROUP_MATRIX = "chromium_experimental_subgroup_matrix";
 /** How a storage buffer is declared. */
 export type Access = "read" | "read_write";
 
-/** A condition of an `#if` line: `NAME`, `!NAME`, `NAME == 2` or `NAME != 2`. */
-const condition = /^(!?)\s*(\w+)\s*(?:(==|!=)\s*(-?\d+))?$/;
+/** A condition of an `#if` line: `NAME`, `!NAME`, `NAME == 2` or `NAME != OTHER`; a number may stand for a name. */
+const condition = /^(!?)\s*(\w+)\s*(?:(==|!=)\s*(-?\w+))?$/;
 
 function holds(text: string, source: WgslSource, constants: Specialisation["constants"]): boolean {
-  const [, negated, name = "", operator, number] = text.match(condition) ?? [];
-  const value = constants[name];
-  if (value === undefined) throw new Error(`${source.name}: #if ${text}: no constant of that name`);
-  const found = operator === undefined ? Boolean(value) : Number(value) === Number(number);
+  const [, negated, name = "", operator, other = ""] = text.match(condition) ?? [];
+  const numberOf = (word: string) => Number(constants[word] ?? (word || Number.NaN));
+  const value = numberOf(name);
+  if (Number.isNaN(value)) throw new Error(`${source.name}: #if ${text}: no constant of that name`);
+  const found = operator === undefined ? value !== 0 : value === numberOf(other);
   return found !== (negated === "!" || operator === "!=");
 }
 
-/** The lines of `source` whose `#if` conditions hold. */
+/** How often a `#for` repeats: a number, a constant, or a constant divided by a number. */
+function countOf(text: string, source: WgslSource, constants: Specialisation["constants"]): number {
+  const [name = "", divisor = "1"] = text.split("/").map((part) => part.trim());
+  const count = Number(constants[name] ?? name) / Number(divisor);
+  if (Number.isInteger(count)) return count;
+  throw new Error(`${source.name}: #for … ${text}: not a whole number`);
+}
+
+/**
+ * `lines` with what lies between `#for i COUNT` and `#endfor` repeated, the number in place of `$i` and the next one of `$i+1`: the variables of such loops are
+ * variables of their own, where compilers keep arrays of matrices in memory.
+ */
+function repeatLines(lines: string[], source: WgslSource, constants: Specialisation["constants"]): string[] {
+  const repeated: string[] = [];
+  for (let at = 0; at < lines.length; at++) {
+    const [, name, text = ""] = lines[at]!.match(/^#for\s+(\w+)\s+(.+)$/) ?? [];
+    if (name === undefined) {
+      repeated.push(lines[at]!);
+      continue;
+    }
+    const first = at + 1;
+    for (let depth = 1; depth > 0; ) {
+      const line = lines[++at];
+      if (line === undefined) throw new Error(`${source.name}: #for ${name} without #endfor`);
+      if (/^#for\b/.test(line)) depth++;
+      if (/^#endfor\b/.test(line)) depth--;
+    }
+    const body = lines.slice(first, at);
+    for (let i = 0; i < countOf(text, source, constants); i++) {
+      const numbered = body.map((line) =>
+        line.replaceAll(`$${name}+1`, String(i + 1)).replaceAll(`$${name}`, String(i)),
+      );
+      repeated.push(...repeatLines(numbered, source, constants));
+    }
+  }
+  return repeated;
+}
+
+/** The lines of `source` with its `#for` loops laid out, of those whose `#if` conditions hold. */
 function selectLines(source: WgslSource, constants: Specialisation["constants"]): string[] {
   const lines: string[] = [];
   const open: boolean[] = [];
-  for (const line of textOf(source).split("\n")) {
+  for (const line of repeatLines(textOf(source).split("\n"), source, constants)) {
     const [, directive, rest = ""] = line.match(/^#(if|else|endif)\b\s*(.*)$/) ?? [];
     if (directive === "if") open.push(holds(rest.trim(), source, constants));
     else if (directive === "else") open.push(!open.pop());

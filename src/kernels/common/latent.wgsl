@@ -34,24 +34,40 @@ fn widenE4m3(word: u32) -> vec4f {
   return vec4f(unpack2x16float(low), unpack2x16float(high)) * 256.0;
 }
 
-/// Values 4·quad … 4·quad + 3 of the entry at `slot`: latent ones, then rotary ones.
-fn latentFour(slot: u32, quad: u32) -> vec4f {
+// Four values as stored, to be on their way before they are needed.
 #if LATENT_DTYPE == 0
-  return cache[slot * ENTRY_QUADS + quad];
+alias StoredFour = vec4f;
+#else
+alias StoredFour = vec2u;
 #endif
-#if LATENT_DTYPE == 1
-  return widenF16(cache[slot * ENTRY_QUADS + quad]);
-#endif
-#if LATENT_DTYPE == 2
-  return widenBf16(cache[slot * ENTRY_QUADS + quad]);
-#endif
+
+/// Values 4·quad … 4·quad + 3 of the entry at `slot` as stored (of fp8, a word and the scale): latent ones, then rotary ones.
+fn fetchFour(slot: u32, quad: u32) -> StoredFour {
 #if LATENT_DTYPE == 3
   let entry = slot * ENTRY_WORDS;
-  if (quad < LATENT / 4u) {
-    let scale = bitcast<f32>(cache[entry + LATENT / 4u + quad / 32u]);
-    return widenE4m3(cache[entry + quad]) * scale;
-  }
+  if (quad < LATENT / 4u) { return vec2u(cache[entry + quad], cache[entry + LATENT / 4u + quad / 32u]); }
   let rope = entry + LATENT / 4u + LATENT / 128u + (quad - LATENT / 4u) * 2u;
-  return widenBf16(vec2u(cache[rope], cache[rope + 1u]));
+  return vec2u(cache[rope], cache[rope + 1u]);
+#else
+  return cache[slot * ENTRY_QUADS + quad];
 #endif
 }
+
+/// What `fetchFour` found, as float32.
+fn widenFour(stored: StoredFour, quad: u32) -> vec4f {
+#if LATENT_DTYPE == 0
+  return stored;
+#endif
+#if LATENT_DTYPE == 1
+  return widenF16(stored);
+#endif
+#if LATENT_DTYPE == 2
+  return widenBf16(stored);
+#endif
+#if LATENT_DTYPE == 3
+  if (quad < LATENT / 4u) { return widenE4m3(stored.x) * bitcast<f32>(stored.y); }
+  return widenBf16(stored);
+#endif
+}
+
+fn latentFour(slot: u32, quad: u32) -> vec4f { return widenFour(fetchFour(slot, quad), quad); }

@@ -3,9 +3,10 @@ import { type MlaDecodeSizes, mlaDecodeSplits } from "./mla-partials.ts";
 
 /** Tokens of a split at least: one tile. */
 const LEAST_SPLIT = 64;
-const MOST_SPLITS = 64;
-/** Workgroups of a launch that fill a large GPU a few times over; more splits than that only cost memory traffic. */
-const ENOUGH_WORKGROUPS = 1024;
+/** MOST_SPLITS of weigh-splits.wgsl. */
+const MOST_SPLITS = 128;
+/** Workgroups of a launch that fill a large GPU about twice; more splits than that cost more than they bring (docs/log.md). */
+const ENOUGH_WORKGROUPS = 256;
 const ROWS_OF_WORKGROUP = 16;
 
 function floatsOf({ batch, sQ, heads, latentWidth }: MlaDecodeSizes): number {
@@ -39,10 +40,14 @@ export interface WebGpuPartials {
   readonly stats: DeviceBuffer;
 }
 
-/** The layout for `sizes` in `workspace`. */
-export function webGpuPartials(sizes: MlaDecodeSizes, workspace: DeviceBuffer): WebGpuPartials {
+/** The layout for `sizes` in `workspace`; `wanted` splits instead of as many as are thought best. */
+export function webGpuPartials(
+  sizes: MlaDecodeSizes,
+  workspace: DeviceBuffer,
+  wanted = wantedSplits(sizes),
+): WebGpuPartials {
   const held = Math.floor(workspace.bytes / (4 * floatsOf(sizes)));
-  const splits = Math.max(1, Math.min(wantedSplits(sizes), held));
+  const splits = Math.max(1, Math.min(wanted, MOST_SPLITS, held));
   const rows = sizes.batch * splits * sizes.sQ * sizes.heads;
   const bytes = 4 * rows * sizes.latentWidth;
   return {

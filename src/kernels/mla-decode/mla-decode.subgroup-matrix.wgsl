@@ -1,65 +1,56 @@
 // The split stage on subgroup matrices (f16 × f16 → f32, 16 × 16 × 16; subgroups of 32): the same blocks, splits and partials as
-// mla-decode.wgsl. A workgroup has 16 rows and four subgroups. Entries pass through workgroup memory as f16, 32 tokens at a time. The
-// subgroups share the channels of the scores and then the channels of the outputs, whose sums stay in registers.
+// mla-decode.wgsl. A workgroup has 16 rows and eight subgroups. Entries pass through workgroup memory as f16, TILE tokens at a time, the
+// next tile's on their way in registers meanwhile. The subgroups share the channels of the scores (and the tokens, 16 each) and then the
+// channels of the outputs, whose sums stay in registers. Matrices are variables, not arrays, which would live in memory: `#for` repeats
+// lines with the number in place of $i.
 //
-// Entries in 16 or 8 bits are exact in f16 (past its range they are clamped); queries and probabilities are two f16 each, so that
-// results are those of float32.
+// Entries in 16 or 8 bits are exact in f16 (past its range they are clamped); queries and probabilities are TERMS f16 each: with two,
+// results are those of float32. The first of two is cut off, not rounded: compilers take a value rounded to f16 and back for the value.
 //
 // Sums are relative to a maximum that lags: it moves only where a row's scores exceed it by more than 2^8, so that the outputs,
 // which have to pass through workgroup memory for it, are rarely rescaled.
 //
-// Constants: LATENT, ROPE, LATENT_DTYPE, PAGE_SIZE, ROWS = 16, MODE, COUNTED.
+// Workgroup memory is indexed by expressions of the invocation's index whose range the compiler sees: otherwise it limits each index,
+// and neighbouring values are stored one by one.
+//
+// Constants: LATENT, ROPE, LATENT_DTYPE, PAGE_SIZE, ROWS = 16, MODE, COUNTED, TERMS (1 or 2), TILE (16 or 32), OUTPUTS = LATENT / 128,
+// STEPS_EACH = ⌈(LATENT + ROPE) / 16 / KEY_GROUPS⌉, FETCHES = LATENT / 8 / LANES.
 #include "../common/grid.wgsl"
-#include "../common/latent.wgsl"
+#include "../common/latent-octs.wgsl"
 #include "./mla-decode.blocks.wgsl"
 
-const WORKGROUP = 128u;
-const SUBGROUPS = 4u;
-const TILE = 32u;
+const WORKGROUP = 256u;
 const SPLIT_STEP = 64u;
+const TOKEN_GROUPS = TILE / 16u;
+/// Subgroups that share the channels of the scores of 16 tokens.
+const KEY_GROUPS = 8u / TOKEN_GROUPS;
+/// Invocations that fetch a token's entry.
+const LANES = WORKGROUP / TILE;
 /// Values of a row of keys, with 16 bytes between rows so that they begin in different banks.
+const LATENT_OCTS = LATENT / 8u;
+const ROPE_OCTS = ROPE / 8u;
 const STRIDE = LATENT + ROPE + 8u;
 const STEPS = (LATENT + ROPE) / 16u;
-const STEPS_EACH = (STEPS + SUBGROUPS - 1u) / SUBGROUPS;
-const OUTPUTS_EACH = LATENT / 16u / SUBGROUPS;
 const PROBABILITY_STRIDE = TILE + 8u;
 const LAG = 8.0;
-const MOST_F16 = 65504.0;
+/// The bits of a float32 that f16 has.
+const CUT = 0xffffe000u;
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sum = subgroup_matrix_result<f32, 16, 16>;
 
+// NVIDIA's driver stores matrices at multiples of 16 bytes only, so every variable has such a size.
 /// Entries of the tile; before the first one, the queries.
 var<workgroup> keys: array<f16, TILE * STRIDE>;
-/// Each subgroup's share of the scores, [16, TILE]; also where outputs are rescaled.
-var<workgroup> shares: array<f32, SUBGROUPS * 16u * TILE>;
-/// [2, 16, TILE]: what f16 holds of them, and the rest.
-var<workgroup> probabilities: array<f16, 32u * PROBABILITY_STRIDE>;
+/// Each subgroup's share of the scores; also where outputs are rescaled and leave.
+var<workgroup> shares: array<f32, 8u * 256u>;
+/// [TERMS, 16, TILE].
+var<workgroup> probabilities: array<f16, TERMS * 16u * PROBABILITY_STRIDE>;
 var<workgroup> rescale: array<f32, 16>;
-/// Slots of the tile's tokens; at GROWN, whether a row's maximum moved. NVIDIA's driver stores matrices at multiples of 16 bytes only,
-/// so every variable has such a size.
+/// Whether each token of the tile is one; at GROWN, whether a row's maximum moved.
 var<workgroup> slots: array<u32, TILE + 4u>;
 const GROWN = TILE;
-
-fn toF16(value: vec4f) -> vec4h {
-  return vec4h(clamp(value, vec4f(-MOST_F16), vec4f(MOST_F16)));
-}
-
-fn putKeys(at: u32, value: vec4f) {
-  let narrow = toF16(value);
-  keys[at] = narrow.x;
-  keys[at + 1u] = narrow.y;
-  keys[at + 2u] = narrow.z;
-  keys[at + 3u] = narrow.w;
-}
-
-fn putProbabilities(at: u32, p: vec4h) {
-  probabilities[at] = p.x;
-  probabilities[at + 1u] = p.y;
-  probabilities[at + 2u] = p.z;
-  probabilities[at + 3u] = p.w;
-}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
@@ -80,142 +71,215 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     if (local < block.rows) { stats[firstResult + local] = vec2f(LOWEST, 0.0); }
     return;
   }
-  attend(block, begin, u32(end), firstResult, local);
-}
-
-fn attend(block: Block, begin: u32, to: u32, firstResult: u32, local: u32) {
+  let to = u32(end);
   let subgroup = local / 32u;
-  let queryBase = (block.sequence * u32(scalars.sQ) * u32(scalars.heads) + block.first) * ENTRY_QUADS;
-  var queries: array<Left, STEPS_EACH>;
-  var remainders: array<Left, STEPS_EACH>;
-  for (var turn = 0u; turn < 2u; turn++) {
-    for (var at = local; at < 16u * ENTRY_QUADS; at += WORKGROUP) {
-      let row = at / ENTRY_QUADS;
-      let quad = at % ENTRY_QUADS;
-      var value = vec4f(0);
-      if (row < block.rows) { value = q[queryBase + row * ENTRY_QUADS + quad] * scalars.softmaxScale; }
-      if (turn == 1u) { value -= vec4f(toF16(value)); }
-      putKeys(row * STRIDE + quad * 4u, value);
-    }
-    workgroupBarrier();
-    for (var i = 0u; i < STEPS_EACH; i++) {
-      let step = subgroup + i * SUBGROUPS;
-      if (step < STEPS) {
-        let loaded = subgroupMatrixLoad<Left>(&keys, step * 16u, false, STRIDE);
-        if (turn == 0u) { queries[i] = loaded; } else { remainders[i] = loaded; }
-      }
-    }
-    workgroupBarrier();
-  }
 
-  var sums: array<Sum, OUTPUTS_EACH>;
-  // While the softmax is taken, eight invocations share a row, four tokens each.
-  let row = local / 8u;
-  let firstToken = local % 8u * 4u;
+  // What this invocation fetches of each tile: every LANES-th oct of one token.
+  let token = local / LANES;
+  let lane = local % LANES;
+  var slot = slotBefore(block.tableRow, begin + token, to);
+  let firstEntry = select(slot, 0u, slot == NONE);
+#for i FETCHES
+  var raw$i = fetchOct(firstEntry, lane + LANES * $iu);
+#endfor
+  var rawRope = fetchOct(firstEntry, LATENT_OCTS + lane % ROPE_OCTS);
+  var nextSlot = slotBefore(block.tableRow, begin + TILE + token, to);
+
+  // Queries. Row and octs of an invocation.
+  let queryRow = local / 16u;
+  let queryBase = ((block.sequence * totalRows + block.first) + min(queryRow, block.rows - 1u)) * (ENTRY_OCTS * 2u);
+  let ownKeys = subgroup % KEY_GROUPS;
+  let ownTokens = subgroup / KEY_GROUPS;
+#for i STEPS_EACH
+  var query$i: Left;
+#if TERMS == 2
+  var rest$i: Left;
+#endif
+#endfor
+#for term TERMS
+  for (var i = 0u; i < (ENTRY_OCTS + 15u) / 16u; i++) {
+    let oct = min(local % 16u + 16u * i, ENTRY_OCTS - 1u);
+    let low = queryPart(q[queryBase + oct * 2u], queryRow < block.rows, $term);
+    let high = queryPart(q[queryBase + oct * 2u + 1u], queryRow < block.rows, $term);
+    let at = queryRow * STRIDE + oct * 8u;
+#for k 4
+    keys[at + $ku] = low[$k];
+    keys[at + 4u + $ku] = high[$k];
+#endfor
+  }
+  workgroupBarrier();
+#for i STEPS_EACH
+  if (ownKeys + KEY_GROUPS * $iu < STEPS) {
+#if $term == 0
+    query$i = subgroupMatrixLoad<Left>(&keys, (ownKeys + KEY_GROUPS * $iu) * 16u, false, STRIDE);
+#else
+    rest$i = subgroupMatrixLoad<Left>(&keys, (ownKeys + KEY_GROUPS * $iu) * 16u, false, STRIDE);
+#endif
+  }
+#endfor
+  workgroupBarrier();
+#endfor
+
+#for j OUTPUTS
+  var sum$j: Sum;
+#endfor
+  // While the softmax is taken, sixteen invocations share a row, and each has a token of every 16.
+  let row = local / 16u;
+  let column = local % 16u;
+  let seen = visibleEnd(block.length, block.first + row);
   var reference = LOWEST;
   var total = 0.0;
 
   for (var start = begin; start < to; start += TILE) {
-    let count = min(TILE, to - start);
-    if (local < TILE) {
-      var slot = NONE;
-      if (local < count) { slot = slotOf(block.tableRow, start + local); }
-      slots[local] = slot;
+#for i FETCHES
+    {
+      let words = select(raw$i, vec4u(0), slot == NONE);
+      let low = lowOct(words, 0u);
+      let high = highOct(words, 0u);
+      let at = token * STRIDE + (lane + LANES * $iu) * 8u;
+#for k 4
+      keys[at + $ku] = low[$k];
+      keys[at + 4u + $ku] = high[$k];
+#endfor
     }
+#endfor
+    if (lane < ROPE_OCTS) {
+      let words = select(rawRope, vec4u(0), slot == NONE);
+      let low = lowOct(words, LATENT_OCTS);
+      let high = highOct(words, LATENT_OCTS);
+      let at = token * STRIDE + LATENT + lane % ROPE_OCTS * 8u;
+#for k 4
+      keys[at + $ku] = low[$k];
+      keys[at + 4u + $ku] = high[$k];
+#endfor
+    }
+#if MODE == 2
+    if (lane == 0u) { slots[token] = slot; }
+#endif
     if (local == 0u) { slots[GROWN] = 0u; }
     workgroupBarrier();
-    for (var at = local; at < TILE * ENTRY_QUADS; at += WORKGROUP) {
-      let token = at / ENTRY_QUADS;
-      let quad = at % ENTRY_QUADS;
-      let slot = slots[token];
-      var value = vec4f(0);
-      if (slot != NONE) { value = latentFour(slot, quad); }
-      putKeys(token * STRIDE + quad * 4u, value);
+
+    // The next tile on its way.
+    slot = nextSlot;
+    if (start + TILE < to) {
+      let entry = select(slot, 0u, slot == NONE);
+#for i FETCHES
+      raw$i = fetchOct(entry, lane + LANES * $iu);
+#endfor
+      rawRope = fetchOct(entry, LATENT_OCTS + lane % ROPE_OCTS);
+      nextSlot = slotBefore(block.tableRow, start + 2u * TILE + token, to);
     }
+
+    var score = Sum();
+#for i STEPS_EACH
+    if (ownKeys + KEY_GROUPS * $iu < STEPS) {
+      let key = subgroupMatrixLoad<Right>(&keys, ownTokens * 16u * STRIDE + (ownKeys + KEY_GROUPS * $iu) * 16u, true, STRIDE);
+#if TERMS == 2
+      score = subgroupMatrixMultiplyAccumulate(rest$i, key, score);
+#endif
+      score = subgroupMatrixMultiplyAccumulate(query$i, key, score);
+    }
+#endfor
+    subgroupMatrixStore(&shares, subgroup * 256u, score, false, 16u);
     workgroupBarrier();
 
-    var low: Sum;
-    var high: Sum;
-    for (var i = 0u; i < STEPS_EACH; i++) {
-      let step = subgroup + i * SUBGROUPS;
-      if (step < STEPS) {
-        let left = subgroupMatrixLoad<Right>(&keys, step * 16u, true, STRIDE);
-        let right = subgroupMatrixLoad<Right>(&keys, 16u * STRIDE + step * 16u, true, STRIDE);
-        low = subgroupMatrixMultiplyAccumulate(remainders[i], left, low);
-        low = subgroupMatrixMultiplyAccumulate(queries[i], left, low);
-        high = subgroupMatrixMultiplyAccumulate(remainders[i], right, high);
-        high = subgroupMatrixMultiplyAccumulate(queries[i], right, high);
-      }
-    }
-    subgroupMatrixStore(&shares, subgroup * 16u * TILE, low, false, TILE);
-    subgroupMatrixStore(&shares, subgroup * 16u * TILE + 16u, high, false, TILE);
-    workgroupBarrier();
-
-    let seen = visibleEnd(block.length, block.first + row);
-    var score = vec4f(0);
-    for (var k = 0u; k < 4u; k++) {
-      let at = row * TILE + firstToken + k;
-      score[k] = shares[at] + shares[16u * TILE + at] + shares[32u * TILE + at] + shares[48u * TILE + at];
-    }
-    var visible: vec4<bool>;
-    for (var k = 0u; k < 4u; k++) {
-      let t = firstToken + k;
-      visible[k] = t < count && slots[t] != NONE && i32(start + t) < seen;
-    }
-    score = select(vec4f(LOWEST), score, visible);
-    var most = max(max(score.x, score.y), max(score.z, score.w));
+    var most = LOWEST;
+#for h TILE / 16
+    var score$h = 0.0;
+    for (var part = 0u; part < KEY_GROUPS; part++) { score$h += shares[($hu * KEY_GROUPS + part) * 256u + local]; }
+    let t$h = start + column + $hu * 16u;
+#if MODE == 2
+    let visible$h = t$h < to && i32(t$h) < seen && slots[column + $hu * 16u] != NONE;
+#else
+    let visible$h = t$h < to && i32(t$h) < seen;
+#endif
+    score$h = select(LOWEST, score$h * scalars.softmaxScale, visible$h);
+    most = max(most, score$h);
+#endfor
     most = max(most, subgroupShuffleXor(most, 1u));
     most = max(most, subgroupShuffleXor(most, 2u));
     most = max(most, subgroupShuffleXor(most, 4u));
+    most = max(most, subgroupShuffleXor(most, 8u));
     let moves = most > reference + LAG;
     let next = select(reference, most, moves);
     let factor = exp2(max(reference - next, -120.0));
     reference = next;
     total *= factor;
-    let exact = select(vec4f(0), exp2(score - next), visible);
-    total += exact.x + exact.y + exact.z + exact.w;
-    putProbabilities(row * PROBABILITY_STRIDE + firstToken, vec4h(exact));
-    putProbabilities((16u + row) * PROBABILITY_STRIDE + firstToken, vec4h(exact - vec4f(vec4h(exact))));
-    if (local % 8u == 0u) { rescale[row] = factor; }
+#for h TILE / 16
+    let exact$h = select(0.0, exp2(score$h - next), visible$h);
+#if TERMS == 2
+    let cut$h = bitcast<f32>(bitcast<u32>(exact$h) & CUT);
+    probabilities[row * PROBABILITY_STRIDE + column + $hu * 16u] = f16(cut$h);
+    probabilities[(16u + row) * PROBABILITY_STRIDE + column + $hu * 16u] = f16(exact$h - cut$h);
+#else
+    probabilities[row * PROBABILITY_STRIDE + column + $hu * 16u] = f16(exact$h);
+#endif
+    total += exact$h;
+#endfor
+    if (column == 0u) { rescale[row] = factor; }
     if (moves && start > begin) { slots[GROWN] = 1u; }
     if (workgroupUniformLoad(&slots[GROWN]) != 0u) {
-      for (var j = 0u; j < OUTPUTS_EACH; j++) {
-        subgroupMatrixStore(&shares, subgroup * 512u, sums[j], false, 16u);
-        workgroupBarrier();
-        for (var k = local % 32u; k < 256u; k += 32u) { shares[subgroup * 512u + k] *= rescale[k / 16u]; }
-        workgroupBarrier();
-        sums[j] = subgroupMatrixLoad<Sum>(&shares, subgroup * 512u, false, 16u);
+#for j OUTPUTS
+      subgroupMatrixStore(&shares, subgroup * 256u, sum$j, false, 16u);
+      workgroupBarrier();
+      for (var k = 0u; k < 8u; k++) {
+        shares[subgroup * 256u + local % 32u + k * 32u] *= rescale[(local % 32u + k * 32u) / 16u];
       }
+      workgroupBarrier();
+      sum$j = subgroupMatrixLoad<Sum>(&shares, subgroup * 256u, false, 16u);
+      workgroupBarrier();
+#endfor
     }
-    workgroupBarrier();
 
-    for (var half = 0u; half < TILE; half += 16u) {
-      let main = subgroupMatrixLoad<Left>(&probabilities, half, false, PROBABILITY_STRIDE);
-      let rest = subgroupMatrixLoad<Left>(&probabilities, 16u * PROBABILITY_STRIDE + half, false, PROBABILITY_STRIDE);
-      for (var j = 0u; j < OUTPUTS_EACH; j++) {
-        let channel = (subgroup * OUTPUTS_EACH + j) * 16u;
-        let values = subgroupMatrixLoad<Right>(&keys, half * STRIDE + channel, false, STRIDE);
-        sums[j] = subgroupMatrixMultiplyAccumulate(rest, values, sums[j]);
-        sums[j] = subgroupMatrixMultiplyAccumulate(main, values, sums[j]);
-      }
-    }
+#for h TILE / 16
+    let main$h = subgroupMatrixLoad<Left>(&probabilities, $hu * 16u, false, PROBABILITY_STRIDE);
+#if TERMS == 2
+    let small$h = subgroupMatrixLoad<Left>(&probabilities, 16u * PROBABILITY_STRIDE + $hu * 16u, false, PROBABILITY_STRIDE);
+#endif
+#for j OUTPUTS
+    let values$h_$j = subgroupMatrixLoad<Right>(&keys, $hu * 16u * STRIDE + (subgroup * OUTPUTS + $ju) * 16u, false, STRIDE);
+#if TERMS == 2
+    sum$j = subgroupMatrixMultiplyAccumulate(small$h, values$h_$j, sum$j);
+#endif
+    sum$j = subgroupMatrixMultiplyAccumulate(main$h, values$h_$j, sum$j);
+#endfor
+#endfor
     workgroupBarrier();
   }
 
   total += subgroupShuffleXor(total, 1u);
   total += subgroupShuffleXor(total, 2u);
   total += subgroupShuffleXor(total, 4u);
-  if (local % 8u == 0u && row < block.rows) { stats[firstResult + row] = vec2f(reference, total); }
-  for (var j = 0u; j < OUTPUTS_EACH; j++) {
-    subgroupMatrixStore(&shares, subgroup * 512u, sums[j], false, 16u);
-    workgroupBarrier();
-    let quad = (subgroup * OUTPUTS_EACH + j) * 4u;
-    for (var k = local % 32u; k < 64u; k += 32u) {
-      let at = subgroup * 512u + k * 4u;
-      if (k / 4u < block.rows) {
-        partials[(firstResult + k / 4u) * (LATENT / 4u) + quad + k % 4u] = vec4f(shares[at], shares[at + 1u], shares[at + 2u], shares[at + 3u]);
-      }
+  total += subgroupShuffleXor(total, 8u);
+  if (column == 0u && row < block.rows) { stats[firstResult + row] = vec2f(reference, total); }
+#for j OUTPUTS
+  subgroupMatrixStore(&shares, subgroup * 256u, sum$j, false, 16u);
+  workgroupBarrier();
+  for (var k = 0u; k < 2u; k++) {
+    let at = local % 32u + k * 32u;
+    if (at / 4u < block.rows) {
+      let first = subgroup * 256u + at * 4u;
+      partials[(firstResult + at / 4u) * (LATENT / 4u) + (subgroup * OUTPUTS + $ju) * 4u + at % 4u] =
+        vec4f(shares[first], shares[first + 1u], shares[first + 2u], shares[first + 3u]);
     }
-    workgroupBarrier();
   }
+  workgroupBarrier();
+#endfor
+}
+
+/// Four values of a query as the first or second term of its f16 form; zeros for a row that is not there.
+fn queryPart(value: vec4f, isThere: bool, term: u32) -> vec4h {
+  let exact = select(vec4f(0), clamp(value, vec4f(-65504.0), vec4f(65504.0)), isThere);
+#if TERMS == 2
+  let cut = bitcast<vec4f>(bitcast<vec4u>(exact) & vec4u(CUT));
+  return toF16(select(cut, exact - cut, term == 1u));
+#else
+  return toF16(exact);
+#endif
+}
+
+/// Slot of token `t` of those before `to`, or NONE.
+fn slotBefore(tableRow: u32, t: u32, to: u32) -> u32 {
+  let found = slotOf(tableRow, min(t, to - 1u));
+  return select(found, NONE, t >= to);
 }

@@ -12,7 +12,7 @@ import {
 import { checkBytes } from "../common/weight.ts";
 import { enqueueCuda, type MlaDecodeCudaOptions } from "./mla-decode.cuda.ts";
 import { enqueueFloatPartial } from "./mla-decode.float.ts";
-import { enqueueWebGpu, enqueueWebGpuPartial } from "./mla-decode.webgpu.ts";
+import { enqueueWebGpu, enqueueWebGpuPartial, type MlaDecodeWebGpuOptions } from "./mla-decode.webgpu.ts";
 
 /** Which tokens each query token sees: its sequence's, or those that `indices` names. */
 export type MlaDecodeTokens =
@@ -42,8 +42,8 @@ export type MlaDecodePartialArguments = MlaDecodeSizes &
     readonly workspace: DeviceBuffer;
     /** i32 [1]: sequences in use; later ones are neither read nor written. Default: all. */
     readonly batchCount?: DeviceBuffer;
-    /** How WebGPU runs it; default portable. */
-    readonly webgpu?: { readonly variant?: "portable" | "subgroup-matrix" };
+    /** How WebGPU runs it. */
+    readonly webgpu?: MlaDecodeWebGpuOptions;
   };
 
 /** One record per launch of `mlaDecode`. On CUDA, lengths, table and batchCount are written before the program runs, not by a launch of it. */

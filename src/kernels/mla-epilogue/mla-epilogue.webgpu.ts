@@ -19,6 +19,7 @@ function kernelOf({ latentWidth, kvB, batchCount }: MlaEpilogueArguments, tokens
         LATENT: latentWidth,
         DTYPE: dtypeCode[kvB.dtype],
         TOKENS: tokens,
+        WEIGHTS_EACH: latentWidth / 64,
         COUNTED: batchCount !== undefined,
       },
     },
@@ -30,7 +31,8 @@ export function enqueueWebGpu(launch: Launch, args: MlaEpilogueArguments, worksp
   const { splits, partials, stats } = webGpuPartials(args, workspace);
   const { heads, sQ, nopeWidth, valueWidth, batchCount, kvB, out } = args;
   const tokens = args.batch * sQ;
-  const tokensOfItem = tokens < 4 ? 1 : 4;
+  // Several tokens share the weights; the statistics of many splits leave no room for that.
+  const tokensOfItem = tokens < 4 || splits > 64 ? 1 : 4;
   launch(
     kernelOf(args, tokensOfItem),
     Math.ceil(tokens / tokensOfItem) * heads * Math.ceil(valueWidth / VALUES),

@@ -1,7 +1,8 @@
 // The merge of the splits and W_UV in one. Workgroups are (block of TOKENS tokens, head, 16 values); each merges its tokens' splits into
-// workgroup memory, then 16 invocations share a row of weights. Constants: LATENT, DTYPE of the weights, TOKENS, COUNTED.
+// workgroup memory, then 16 invocations share a row of weights, which are fetched before all else. Constants: LATENT, DTYPE of the
+// weights, TOKENS (1 or 4), COUNTED, WEIGHTS_EACH = LATENT / 64.
 #include "../common/grid.wgsl"
-#include "../common/merge-splits.wgsl"
+#include "../common/weigh-splits.wgsl"
 #include "../common/weights.wgsl"
 
 @group(0) @binding(0) var<storage, read> partials: array<vec4f>;
@@ -10,12 +11,16 @@
 @group(0) @binding(3) var<storage, read> kvB: array<WeightWords>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
+const MERGED_ROWS = TOKENS;
+/// Invocations that share the splits of a vector while merging.
+const MERGE_LANES = select(1u, WORKGROUP / QUADS, TOKENS == 1u);
 const QUADS = LATENT / 4u;
 const WORKGROUP = 256u;
 const VALUES = 16u;
 const LANES = WORKGROUP / VALUES;
 
-var<workgroup> merged: array<vec4f, TOKENS * QUADS>;
+/// [lane, token, quad]; then the first lane has the sums.
+var<workgroup> merged: array<vec4f, TOKENS * QUADS * MERGE_LANES>;
 var<workgroup> sums: array<f32, TOKENS * WORKGROUP>;
 
 @compute @workgroup_size(WORKGROUP)
@@ -37,29 +42,51 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   if (firstToken >= tokens) { return; }
   let count = min(TOKENS, tokens - firstToken);
 
+  let lane = local % LANES;
+  let value = firstValue + local / LANES;
+  let weightRow = (head * (u32(scalars.nopeWidth) + valueWidth) + u32(scalars.nopeWidth) + min(value, valueWidth - 1u)) * QUADS;
+#for i WEIGHTS_EACH
+  let weight$i = kvB[weightRow + lane + LANES * $iu];
+#endfor
+
   let rows = sQ * heads;
-  for (var at = local; at < TOKENS * QUADS; at += WORKGROUP) {
-    let token = firstToken + at / QUADS;
+  for (var at = local; at < count * splits; at += WORKGROUP) {
+    let token = firstToken + at / splits;
+    let first = token / sQ * splits * rows + token % sQ * heads + head;
+    splitStats[at / splits * MOST_SPLITS + at % splits] = stats[first + at % splits * rows];
+  }
+  workgroupBarrier();
+  weighSplits(local, count, splits);
+  for (var at = local; at < TOKENS * QUADS * MERGE_LANES; at += WORKGROUP) {
+    let row = at / QUADS % TOKENS;
+    let token = firstToken + row;
     var value = vec4f(0);
-    if (token < tokens) {
+    if (row < count) {
       let first = token / sQ * splits * rows + token % sQ * heads + head;
-      value = mergeFour(mergeStats(first, rows, splits), first, rows, splits, at % QUADS, QUADS);
+      value = mergeFour(row, first, rows, splits, at / (QUADS * TOKENS), MERGE_LANES, QUADS, at % QUADS);
+      let sum = mergedStats(row).sum;
+      value = select(value / sum, vec4f(0), sum == 0.0);
     }
     merged[at] = value;
   }
   workgroupBarrier();
+  if (MERGE_LANES > 1u) {
+    if (local < QUADS) {
+      var value = merged[local];
+      for (var one = 1u; one < MERGE_LANES; one++) { value += merged[local + one * QUADS]; }
+      merged[local] = value;
+    }
+    workgroupBarrier();
+  }
 
-  let lane = local % LANES;
-  let value = firstValue + local / LANES;
   var part: array<f32, TOKENS>;
   for (var i = 0u; i < TOKENS; i++) { part[i] = 0.0; }
-  if (value < valueWidth) {
-    let row = (head * (u32(scalars.nopeWidth) + valueWidth) + u32(scalars.nopeWidth) + value) * QUADS;
-    for (var quad = lane; quad < QUADS; quad += LANES) {
-      let weights = widenWeights(kvB[row + quad]);
-      for (var i = 0u; i < TOKENS; i++) { part[i] += dot(weights, merged[i * QUADS + quad]); }
-    }
+#for i WEIGHTS_EACH
+  {
+    let weights = widenWeights(weight$i);
+    for (var i = 0u; i < TOKENS; i++) { part[i] += dot(weights, merged[i * QUADS + lane + LANES * $iu]); }
   }
+#endfor
   for (var i = 0u; i < TOKENS; i++) { sums[i * WORKGROUP + local] = part[i]; }
   workgroupBarrier();
   if (local < TOKENS * VALUES) {

@@ -9,6 +9,7 @@ import { createPagedCache } from "../common/cases/paged-cache.ts";
 import { createNoise, randomMatrix } from "../common/cases/stored.ts";
 import type { LatentDtype } from "../common/latent-cache.ts";
 import { mlaPrefill } from "./mla-prefill.ts";
+import { prefillSubgroups } from "./mla-prefill.webgpu.ts";
 import { mlaPrefillReference } from "./reference.ts";
 
 type Row = readonly [
@@ -86,7 +87,13 @@ function makeInputs([rows, length, heads, widths, weightDtype, cacheDtype, pageS
 const queryDtypeOf = (kind: DeviceKind, [, , , , , , , dtype = "f32"]: Row) =>
   kind === "cuda" ? dtype : "f32";
 
-async function run(memory: CaseMemory, row: Row, made: ReturnType<typeof makeInputs>) {
+interface Result {
+  readonly actual: Float32Array;
+  /** In which the device multiplied. */
+  readonly arithmetic: WeightDType;
+}
+
+async function run(memory: CaseMemory, row: Row, made: ReturnType<typeof makeInputs>): Promise<Result> {
   const [rows, length, , , , dtype, pageSize] = row;
   const qDtype = queryDtypeOf(memory.device.kind, row);
   const { heads, nopeWidth, ropeWidth, valueWidth } = made.sizes;
@@ -107,7 +114,8 @@ async function run(memory: CaseMemory, row: Row, made: ReturnType<typeof makeInp
     rowCount: memory.uploadCount("rowCount", rows),
   };
   await memory.run((launch) => mlaPrefill(launch, args));
-  return memory.readFloats(args.out);
+  const isHalf = memory.device.kind === "webgpu" && prefillSubgroups(memory.device, args) > 0;
+  return { actual: await memory.readFloats(args.out), arithmetic: isHalf ? "f16" : qDtype };
 }
 
 function prepare(row: Row): PreparedCase {
@@ -116,10 +124,10 @@ function prepare(row: Row): PreparedCase {
   const constantOf = (index: number) => (index < rows - length ? 0 : null);
   return {
     async check(memory) {
-      const actual = await run(memory, row, made);
+      const { actual, arithmetic } = await run(memory, row, made);
       const width = heads * made.sizes.valueWidth;
       const { expected } = made;
-      const tolerance = toleranceOf(queryDtypeOf(memory.device.kind, row), expected);
+      const tolerance = toleranceOf(arithmetic, expected);
       return [compareRows({ output: "out", actual, width, liveRows: rows, expected, tolerance, constantOf })];
     },
   };

@@ -177,13 +177,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
         var s1 = sum[u * 4u + 1u] * by.y;
         var s2 = sum[u * 4u + 2u] * by.z;
         var s3 = sum[u * 4u + 3u] * by.w;
-        for (var t = 0u; t < count; t++) {
-          let value = scratch[(base + start + t) * EXPANDED_QUADS + NOPE_QUADS + channel];
-          let p = scores[t * ROW_GROUPS + unitRows];
-          s0 += p.x * value;
-          s1 += p.y * value;
-          s2 += p.z * value;
-          s3 += p.w * value;
+        // Four loads are under way at a time; past the last token they find it again, with a probability of 0.
+        for (var first = 0u; first < count; first += 4u) {
+          var values: array<vec4f, 4>;
+          for (var k = 0u; k < 4u; k++) {
+            let t = min(start + first + k, end - 1u);
+            values[k] = scratch[(base + t) * EXPANDED_QUADS + NOPE_QUADS + channel];
+          }
+          for (var k = 0u; k < 4u; k++) {
+            let p = scores[(first + k) * ROW_GROUPS + unitRows];
+            s0 += p.x * values[k];
+            s1 += p.y * values[k];
+            s2 += p.z * values[k];
+            s3 += p.w * values[k];
+          }
         }
         sum[u * 4u] = s0;
         sum[u * 4u + 1u] = s1;

@@ -44,6 +44,8 @@ export interface MlaPrefillArguments {
   readonly latentWidth: number;
   /** What query · key is multiplied by; positive. */
   readonly softmaxScale: number;
+  /** How WebGPU runs it; default: on subgroup matrices, in f16, where the adapter, the stored types and the widths suit them. */
+  readonly webgpu?: { readonly variant?: "portable" };
 }
 
 const kernel: KernelSource = {

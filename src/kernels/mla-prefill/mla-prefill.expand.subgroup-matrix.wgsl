@@ -1,0 +1,139 @@
+// Keys and values of a group of heads on subgroup matrices: scratch[head, token] = [W_UK c ; W_UV c] in f16, sums in float32. Workgroups
+// are (128 weight rows, 128 tokens) and have four subgroups, each with 64 tokens by 64 rows in sixteen matrices; 32 channels at a time pass
+// through workgroup memory, the next ones on their way meanwhile. Matrices are variables, laid out by `#for`; indices are
+// expressions of the invocation's index whose range the compiler sees (mla-decode.subgroup-matrix.wgsl).
+//
+// Constants: LATENT (a multiple of 32), ROPE, LATENT_DTYPE, DTYPE of the weights (0 bf16, 1 f16), PAGE_SIZE.
+#include "../common/grid.wgsl"
+#include "../common/latent-octs.wgsl"
+
+@group(0) @binding(0) var<storage, read> cache: array<LatentWords>;
+@group(0) @binding(1) var<storage, read> blockTable: array<i32>;
+@group(0) @binding(2) var<storage, read> cacheSeqlens: array<i32>;
+@group(0) @binding(3) var<storage, read> kvB: array<vec4u>;
+@group(0) @binding(SCRATCH) var<storage, read_write> scratch: array<vec4u>;
+
+const EDGE = 128u;
+const OCTS = LATENT / 8u;
+const STRIDE = 40u;
+
+alias Left = subgroup_matrix_left<f16, 16, 16>;
+alias Right = subgroup_matrix_right<f16, 16, 16>;
+alias Sum = subgroup_matrix_result<f32, 16, 16>;
+
+var<workgroup> tokens: array<f16, EDGE * STRIDE>;
+var<workgroup> weights: array<f16, EDGE * STRIDE>;
+/// Two results of each subgroup on their way out. Matrices are stored at multiples of 16 bytes only: every variable has such a size.
+var<workgroup> results: array<f32, 8u * 256u>;
+
+fn weightLow(words: vec4u) -> vec4h {
+#if DTYPE == 0
+  return bf16ToF16(words.xy);
+#else
+  return vec4h(bitcast<vec2h>(words.x), bitcast<vec2h>(words.y));
+#endif
+}
+
+fn weightHigh(words: vec4u) -> vec4h {
+#if DTYPE == 0
+  return bf16ToF16(words.zw);
+#else
+  return vec4h(bitcast<vec2h>(words.z), bitcast<vec2h>(words.w));
+#endif
+}
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
+  let item = gridIndex(group);
+  if (item >= scalars.grid) { return; }
+  let rowBlocks = u32(scalars.rowBlocks);
+  let firstRow = item % rowBlocks * EDGE;
+  let firstToken = item / rowBlocks * EDGE;
+  let length = min(u32(max(cacheSeqlens[0], 0)), u32(scalars.tokens));
+  if (firstToken >= length) { return; }
+  let rows = u32(scalars.groupRows);
+  let subgroup = local / 32u;
+  let ownToken = subgroup / 2u * 64u;
+  let ownRow = subgroup % 2u * 64u;
+
+  // An invocation fetches oct `lane` of every 32 channels, of every 32nd token and row from `side` on.
+  let side = local / 4u;
+  let lane = local % 4u;
+#for i 4
+  let token$i = min(firstToken + side + 32u * $iu, length - 1u);
+  let slot$i = u32(blockTable[token$i / PAGE_SIZE]) * PAGE_SIZE + token$i % PAGE_SIZE;
+  let weight$i = (u32(scalars.firstRow) + min(firstRow + side + 32u * $iu, rows - 1u)) * OCTS;
+  var nextToken$i = fetchOct(slot$i, lane);
+  var nextWeight$i = kvB[weight$i + lane];
+#for j 4
+  var sum$i_$j: Sum;
+#endfor
+#endfor
+
+  for (var start = 0u; start < OCTS; start += 4u) {
+    workgroupBarrier();
+#for i 4
+    {
+      let at = (side + 32u * $iu) * STRIDE + lane * 8u;
+      let low = lowOct(nextToken$i, start + lane);
+      let high = highOct(nextToken$i, start + lane);
+#for k 4
+      tokens[at + $ku] = low[$k];
+      tokens[at + 4u + $ku] = high[$k];
+#endfor
+      let weightsLow = weightLow(nextWeight$i);
+      let weightsHigh = weightHigh(nextWeight$i);
+#for k 4
+      weights[at + $ku] = weightsLow[$k];
+      weights[at + 4u + $ku] = weightsHigh[$k];
+#endfor
+    }
+#endfor
+    workgroupBarrier();
+    let next = min(start + 4u, OCTS - 4u) + lane;
+#for i 4
+    nextToken$i = fetchOct(slot$i, next);
+    nextWeight$i = kvB[weight$i + next];
+#endfor
+#for k 2
+#for j 4
+    let right$k_$j = subgroupMatrixLoad<Right>(&weights, (ownRow + 16u * $ju) * STRIDE + 16u * $ku, true, STRIDE);
+#endfor
+#for i 4
+    let left$k_$i = subgroupMatrixLoad<Left>(&tokens, (ownToken + 16u * $iu) * STRIDE + 16u * $ku, false, STRIDE);
+#for j 4
+    sum$i_$j = subgroupMatrixMultiplyAccumulate(left$k_$i, right$k_$j, sum$i_$j);
+#endfor
+#endfor
+#endfor
+  }
+
+  // Two results at a time; a lane has eight values of one token.
+  let ownLane = local % 32u;
+  let headRows = u32(scalars.headRows);
+#for i 4
+#for j 2
+  workgroupBarrier();
+  subgroupMatrixStore(&results, subgroup * 512u, sum$i_$j, false, 16u);
+#if $j == 0
+  subgroupMatrixStore(&results, subgroup * 512u + 256u, sum$i_2, false, 16u);
+#else
+  subgroupMatrixStore(&results, subgroup * 512u + 256u, sum$i_3, false, 16u);
+#endif
+  workgroupBarrier();
+#for half 2
+  {
+    let begin = subgroup * 512u + $halfu * 256u + ownLane * 8u;
+    let token = firstToken + ownToken + 16u * $iu + ownLane / 2u;
+    let row = firstRow + ownRow + 16u * ($ju + 2u * $halfu) + ownLane % 2u * 8u;
+    if (token < length && row < rows) {
+      let low = toF16(vec4f(results[begin], results[begin + 1u], results[begin + 2u], results[begin + 3u]));
+      let high = toF16(vec4f(results[begin + 4u], results[begin + 5u], results[begin + 6u], results[begin + 7u]));
+      let at = ((row / headRows * u32(scalars.tokens) + token) * headRows + row % headRows) / 8u;
+      scratch[at] = vec4u(bitcast<vec2u>(low), bitcast<vec2u>(high));
+    }
+  }
+#endfor
+#endfor
+#endfor
+}
