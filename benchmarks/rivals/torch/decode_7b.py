@@ -144,7 +144,10 @@ def main() -> None:
     result = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     if "--graph" not in sys.argv:
         result |= eager(cells)
-    result["graph"] = [{"batch": b, "cachedTokens": tokens, "milliseconds": graph_ms(b, tokens)} for b, tokens in cells]
+    result["graph"] = []
+    for batch, tokens in cells:
+        result["graph"].append({"batch": batch, "cachedTokens": tokens, "milliseconds": graph_ms(batch, tokens)})
+        print(result["graph"][-1], file=sys.stderr, flush=True)
     print(json.dumps(result))
 
 
