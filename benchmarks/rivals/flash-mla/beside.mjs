@@ -10,6 +10,7 @@ import { parseArgs } from "node:util";
 import { bestCeilings, measureDeviceCeilings } from "../../../dist/bench/device-ceilings.js";
 import { describeCommit } from "../../../dist/bench/machine.js";
 import { openDevice } from "../../../dist/device/open.js";
+import { planHopper } from "../../../dist/kernels/mla-decode/mla-decode.hopper.js";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, "../../..");
@@ -28,20 +29,35 @@ if (library === undefined) {
   process.exit(1);
 }
 
-async function ceilings() {
+async function onDevice(work) {
   const device = await openDevice({ kind: "cuda" });
   try {
-    return { device: device.name, ...(await measureDeviceCeilings(device)) };
+    return await work(device);
   } finally {
     await device.close();
   }
 }
 
+const ceilings = () =>
+  onDevice(async (device) => ({ device: device.name, ...(await measureDeviceCeilings(device)) }));
+
+/** A shape with the blocks, clusters and shares that mlaDecode takes for it, as the harness wants them. */
+function planned(shape, limits) {
+  const [batch, sQ, heads, length] = shape.split(" ").map(Number);
+  const widths = { latentWidth: 512, ropeWidth: 64 };
+  const args = { batch, sQ, heads, ...widths, cache: { pageSize: 64, dtype: "bf16" } };
+  const tableWidth = Math.ceil(length / 64);
+  const decode = { args, dtype: "bf16", pages: batch * tableWidth, tableWidth, options: {} };
+  const { rowsABlock, cluster, groups, leastTiles } = planHopper(decode, limits);
+  const kernel = rowsABlock === 64 ? "many=1" : `few=${rowsABlock}`;
+  return `${shape} ${kernel} cluster=${cluster} groups=${groups} least=${leastTiles}`;
+}
+
 /** The harness's lines for every shape; each is told as it comes. */
-async function* measure(shapes) {
+async function* measure(lines) {
   const cubins = ["few-rows", "many-rows"].map((stem) => join(root, `cubin/mla-decode.${stem}.sm90.cubin`));
   const harness = spawn(join(root, "build/decode-harness"), cubins, { stdio: ["pipe", "pipe", "inherit"] });
-  harness.stdin.end(`${shapes.map((shape) => `${shape} beside=${library}`).join("\n")}\n`);
+  harness.stdin.end(`${lines.map((line) => `${line} beside=${library}`).join("\n")}\n`);
   for await (const line of createInterface({ input: harness.stdout })) yield line;
 }
 
@@ -70,10 +86,11 @@ function resultOf(shape, rival, own, { bytesPerSecond, flopsPerSecond }) {
 
 const shapes = readFileSync(flags.shapes, "utf8").trim().split("\n");
 const before = await ceilings();
+const plans = await onDevice(async (device) => shapes.map((shape) => planned(shape, device.limits)));
 const lines = [];
 let rival = null;
 const notes = [];
-for await (const line of measure(shapes)) {
+for await (const line of measure(plans)) {
   const [their, own] = [theirs.exec(line), ours.exec(line)];
   if (their !== null) rival = timesOf(their);
   else if (own !== null) {
@@ -87,7 +104,7 @@ for await (const line of measure(shapes)) {
 const { device, ...most } = { device: before.device, ...bestCeilings(before, await ceilings()) };
 const how =
   "benchmarks/cuda/decode-harness.cu: median of three rounds in turn (warm: one), each the median of 7 replays of a graph of many calls; cold: " +
-  "pages of its own for each call, over 300 MB; both checked against float64 before; the rival's planning is not counted";
+  "pages of its own for each call, over 300 MB; both checked against float64 before; the rival's planning is not counted; ours: `plans`, as mlaDecode chooses them";
 const report = {
   ...{
     name: flags.name,
@@ -99,6 +116,7 @@ const report = {
   },
   ceilings: most,
   results: lines.map(([shape, their, own]) => resultOf(shape, their, own, most)),
+  plans,
   notes,
 };
 const text = `${JSON.stringify(report, null, 1)}\n`;
