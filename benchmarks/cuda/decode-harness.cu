@@ -274,8 +274,8 @@ struct Harness {
           const int splits = (tiles + most * size - 1) / (most * size);
           const double reading = each == 0 ? static_cast<double>(e.batch) * tiles / groups / size : most;
           const double merging = splits > 1 ? 1 + 0.6 * (8. / size) * ((splits + 7) / 8) : 0;
-          const double cost = std::max(reading * 1.2, e.batch * tiles * 0.0242) + (each == 0 ? 4 : 0) + merging +
-                              (size == 8 ? 0.9 : size == 4 ? 0.7 : size == 2 ? 0.5 : 0.3);
+          const double work = reading * (plan.rowsABlock == 32 ? 1.9 : 1.35), all = e.batch * tiles * std::max(0.0242, plan.rowBlocks * 0.0134);
+          const double cost = std::max(work, all) + (each == 0 ? 4 : 0) + merging + (size == 8 ? 0.9 : size == 4 ? 0.7 : size == 2 ? 0.5 : 0.3);
           if (cost < best && (size == 1 || each > 0 || plan.cluster > 0)) best = cost, plan.groups = groups, one = size;
         }
       }
@@ -445,17 +445,14 @@ struct Harness {
     *theirs = times[1][rounds / 2];
   }
 
-  /** Clock readings of the blocks of some groups, from the earliest of the block's on; one call that finds nothing in the caches. */
+  /** Clock readings of some blocks of the last of several calls in a row, none of which finds its entries in the caches. */
   void printStamps(const Plan& plan, const Experiment& e, int calls, int step, int tableWidth, int page) {
     CUdeviceptr place;
     size_t bytes;
     CHECK(cuModuleGetGlobal(&place, &bytes, plan.module, "stamps"));
-    for (int call = 0; call < std::min(calls, 6); call++) {
-      CHECK(cuMemsetD8(place, 0, bytes));
-      CHECK(cudaDeviceSynchronize());
-      launch(plan, e, tables + static_cast<size_t>(call) * step, tableWidth, page);
-      CHECK(cudaDeviceSynchronize());
-    }
+    CHECK(cuMemsetD8(place, 0, bytes));
+    for (int call = 0; call < std::min(calls, 6); call++) launch(plan, e, tables + static_cast<size_t>(call) * step, tableWidth, page);
+    CHECK(cudaDeviceSynchronize());
     std::vector<long long> read(bytes / 8);
     CHECK(cuMemcpyDtoH(read.data(), place, bytes));
     for (int block = 0; block < std::min(plan.grid, 264); block += std::max(1, plan.grid / 4)) {
