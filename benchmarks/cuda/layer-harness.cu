@@ -7,7 +7,7 @@
 // that the same launches give one after another.
 //
 //   nvcc -std=c++17 -O2 -gencode=arch=compute_90a,code=sm_90a -o layer-harness benchmarks/cuda/layer-harness.cu -lcuda
-//   ./layer-harness cubin < experiments
+//   ./layer-harness cubin [bytes of all caches] [heads at most] < experiments
 #include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -179,7 +179,8 @@ struct Harness {
   Worst* worst;
   cudaStream_t stream;
   std::map<std::string, CUmodule> modules;
-  static constexpr size_t CACHE_BYTES = 4ull << 30, WEIGHT_VALUES = 128ull * KV * LATENT, SCRATCH = 256ull << 20;
+  size_t cacheBytes = 4ull << 30, weightValues = 128ull * KV * LATENT;
+  static constexpr size_t SCRATCH = 256ull << 20;
 
   CUfunction find(const std::string& path, const std::string& name) {
     CUmodule& module = modules[path];
@@ -224,7 +225,7 @@ struct Harness {
     CHECK(cuLaunchKernelEx(&config, stage.kernel, arguments.data(), nullptr));
   }
 
-  bf16* weightsOf(int layer) { return weights + layer * WEIGHT_VALUES; }
+  bf16* weightsOf(int layer) { return weights + layer * weightValues; }
   size_t cacheRows(const Experiment& e) { return static_cast<size_t>(e.batch) * ((e.length + PAGE - 1) / PAGE) * PAGE; }
   bf16* cacheOf(const Experiment& e, int layer) { return caches + layer * cacheRows(e) * ENTRY; }
 
@@ -429,7 +430,7 @@ struct Harness {
       slotsHost[b] = order[(b + 1) * pagesEach - 1] * PAGE + (e.length - 1) % PAGE;
       positionsHost[b] = (b * 7 + 3) % POSITIONS;
     }
-    if (cacheRows(e) * ENTRY * 2 * LAYERS > CACHE_BYTES || order.size() > (1u << 20)) { printf("%s: too large\n", line.c_str()); return; }
+    if (cacheRows(e) * ENTRY * 2 * LAYERS > cacheBytes || order.size() > (1u << 20)) { printf("%s: too large\n", line.c_str()); return; }
     CHECK(cudaMemcpy(table, order.data(), order.size() * 4, cudaMemcpyHostToDevice));
     CHECK(cudaMemcpy(slots, slotsHost.data(), e.batch * 4, cudaMemcpyHostToDevice));
     CHECK(cudaMemcpy(positions, positionsHost.data(), e.batch * 4, cudaMemcpyHostToDevice));
@@ -507,8 +508,10 @@ int main(int count, char** words) {
   Harness h;
   CHECK(cudaSetDevice(0));
   h.folder = count > 1 ? words[1] : "cubin";
-  h.weights = allocate<bf16>(Harness::WEIGHT_VALUES * LAYERS);
-  h.caches = allocate<bf16>(Harness::CACHE_BYTES / 2);
+  if (count > 2) h.cacheBytes = atof(words[2]);
+  if (count > 3) h.weightValues = static_cast<size_t>(atoi(words[3])) * KV * LATENT;
+  h.weights = allocate<bf16>(h.weightValues * LAYERS);
+  h.caches = allocate<bf16>(h.cacheBytes / 2);
   const size_t rows = 128 * 64;
   h.q = allocate<float>(rows * QUERY);
   h.latents = allocate<float>(64 * ENTRY);
@@ -531,8 +534,8 @@ int main(int count, char** words) {
   h.count = allocate<int>(1);
   h.table = allocate<int>(1 << 20);
   CHECK(cudaStreamCreate(&h.stream));
-  fill<<<2048, 256, 0, h.stream>>>(h.weights, Harness::WEIGHT_VALUES * LAYERS, 1, 0.08f);
-  fill<<<2048, 256, 0, h.stream>>>(h.caches, Harness::CACHE_BYTES / 2, 2, 1.f);
+  fill<<<2048, 256, 0, h.stream>>>(h.weights, h.weightValues * LAYERS, 1, 0.08f);
+  fill<<<2048, 256, 0, h.stream>>>(h.caches, h.cacheBytes / 2, 2, 1.f);
   fill<<<2048, 256, 0, h.stream>>>(h.q, rows * QUERY, 3, 1.f);
   fill<<<64, 256, 0, h.stream>>>(h.latents, 64 * ENTRY, 4, 1.f);
   fill<<<8, 256, 0, h.stream>>>(h.norm, LATENT, 5, 1.f);
