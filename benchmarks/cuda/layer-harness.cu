@@ -1,7 +1,7 @@
 // Checks and times builds of the attention layer's Hopper kernels without Node: prologue, decode and epilogue, each alone and chained by
 // programmatic dependent launch, weights and caches of 16 layers in turn. Every line of standard input is one experiment,
 //
-//   b h s [tokens=4|8|16|32] [each=TOKENS] [pad=BYTES] [prologue=PATH] [epilogue=PATH] [few=PATH] [many=PATH] [masks=1] [notime=1] [stamps=1]
+//   b h s [tokens=4|8|16|32] [each=TOKENS] [pad=BYTES] [few=0|16|32] [cluster=N] [prologue=PATH] [epilogue=PATH] [few=PATH] [many=PATH] [masks=1] [notime=1] [stamps=1]
 //
 // with d_c 512, d_r 64, d_n = d_v = 128, bf16. Queries, entries and values are checked against float64; the chained layers must give the bits
 // that the same launches give one after another.
@@ -203,6 +203,17 @@ struct Harness {
     return map;
   }
 
+  /** The map of three dimensions that fetches several neighbouring boxes at once. */
+  static CUtensorMap mapOfBoxes(const void* base, size_t rows, int boxRows, int boxes) {
+    CUtensorMap map;
+    const cuuint64_t dims[3] = {64, rows, ENTRY / 64}, strides[2] = {ENTRY * 2, 128};
+    const cuuint32_t box[3] = {64, static_cast<cuuint32_t>(boxRows), static_cast<cuuint32_t>(boxes)}, steps[3] = {1, 1, 1};
+    CHECK(cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 3, const_cast<void*>(base), dims, strides, box, steps,
+                                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+    return map;
+  }
+
   void start(const Stage& stage, bool overlaps, std::vector<void*>& arguments) {
     CUlaunchAttribute attributes[2];
     CUlaunchConfig config = {};
@@ -271,31 +282,35 @@ struct Harness {
     return number;
   }
 
+  static bool takesManyRows(const Experiment& e) { return e.heads > 32 && e.number("few", e.batch == 1 ? 32 : 0) == 0; }
+
   void decode(const Experiment& e, int layer, bool overlaps) {
-    const bool many = e.heads > 32;
-    const int rowsABlock = many ? 64 : e.heads <= 8 ? 8 : e.heads <= 16 ? 16 : 32;
+    const int tiles = std::max(1, (e.length + 63) / 64);
+    const bool many = takesManyRows(e);
+    const int rowsABlock = many ? 64 : e.heads > 32 ? e.number("few", 32) : e.heads <= 8 ? 8 : e.heads <= 16 ? 16 : 32;
     int rowBlocks = (e.heads + rowsABlock - 1) / rowsABlock;
     Stage stage = {nullptr, 0, many ? 384 : 288, 0, 1};
     const std::string name = many ? "mlaDecodeManyRows_bf16_512" : "mlaDecodeFewRows_bf16_512_" + std::to_string(rowsABlock);
     stage.kernel = find(many ? e.text("many", folder + "/mla-decode.many-rows.sm90.cubin") : e.text("few", folder + "/mla-decode.few-rows.sm90.cubin"), name);
-    stage.shared = 2 * 64 * ENTRY * 2 + rowsABlock * ENTRY * 2 + 8192;
-    if (!many) stage.shared += 128 * rowsABlock + 4 * 68 * (2 * rowsABlock + 8 * (rowsABlock == 16 ? 16 : 8));
+    stage.shared = many ? 2 * 64 * ENTRY * 2 + rowsABlock * ENTRY * 2 + 8192 : 232448;
     CHECK(cuFuncSetAttribute(stage.kernel, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, stage.shared));
-    int groups;
+    int groups = 1;
     if (many) {
       stage.cluster = rowBlocks % 2 == 0 ? 2 : 1;
       groups = std::max(1, resident(stage, stage.cluster) / (rowBlocks / stage.cluster));
     } else {
-      stage.cluster = 1;
-      for (int size : {2, 4, 8}) {
-        if (resident(stage, size) >= e.batch) stage.cluster = size;
+      // The largest cluster of which one for each sequence and block of rows is resident, as many of them as have a tile for each block.
+      for (int size : {1, 2, 4, 8}) {
+        if (e.number("cluster", size) == size && (size == 1 || resident(stage, size) >= e.batch * rowBlocks)) stage.cluster = size;
       }
-      groups = std::max(1, resident(stage, stage.cluster) / rowBlocks);
+      groups = std::min(std::max(1, resident(stage, stage.cluster) / rowBlocks), e.batch * ((tiles + stage.cluster - 1) / stage.cluster));
     }
-    int leastTiles = many ? 2 : stage.cluster;
+    int leastTiles = many ? 2 : 1;
     stage.grid = groups * rowBlocks * (many ? 1 : stage.cluster);
     const size_t pages = cacheRows(e) / PAGE;
-    CUtensorMap map = mapOf(cacheOf(e, layer), pages * PAGE, ENTRY, 64), queryMap = mapOf(absorbed, static_cast<size_t>(e.batch) * e.heads, ENTRY, rowsABlock);
+    const size_t queryRows = static_cast<size_t>(e.batch) * e.heads;
+    CUtensorMap map = many ? mapOf(cacheOf(e, layer), pages * PAGE, ENTRY, 64) : mapOfBoxes(cacheOf(e, layer), pages * PAGE, 64, 3);
+    CUtensorMap queryMap = many ? mapOf(absorbed, queryRows, ENTRY, rowsABlock) : mapOfBoxes(absorbed, queryRows, rowsABlock, 9);
     const void *pq = absorbed, *pc = cacheOf(e, layer), *pt = table, *pl = lengths, *pn = count;
     void *po = attended, *pe = lse, *ps = scratch, *pu = counters;
     int batch = e.batch, rows = e.heads, heads = e.heads, sQ = 1, page = PAGE, width = static_cast<int>(pages / e.batch), causal = 1, splitTiles = 0;
@@ -367,7 +382,7 @@ struct Harness {
   /** When blocks began, went on after their wait, and ended, in ns from the first of the last layer's prologue: of builds that note it down. */
   void printStamps(const Experiment& e, const std::function<void(int, bool, float*)>& all) {
     constexpr int BLOCKS = 2048;
-    const bool many = e.heads > 32;
+    const bool many = takesManyRows(e);
     const char* names[3] = {"prologue", "decode", "epilogue"};
     const std::string paths[3] = {e.text("prologue", folder + "/mla-prologue.sm90.cubin"),
                                   many ? e.text("many", folder + "/mla-decode.many-rows.sm90.cubin") : e.text("few", folder + "/mla-decode.few-rows.sm90.cubin"),
