@@ -1,7 +1,7 @@
 // Checks and times builds of the attention layer's Hopper kernels without Node: prologue, decode and epilogue, each alone and chained by
 // programmatic dependent launch, weights and caches of 16 layers in turn. Every line of standard input is one experiment,
 //
-//   b h s [tokens=4|8|16|32] [each=TOKENS] [pad=BYTES] [few=0|16|32] [cluster=N] [prologue=PATH] [epilogue=PATH] [few=PATH] [many=PATH] [masks=1] [notime=1] [stamps=1]
+//   b h s [tokens=4|8|16|32] [each=TOKENS] [pad=BYTES] [rows=0|16|32] [cluster=N] [prologue=PATH] [epilogue=PATH] [few=PATH] [many=PATH] [masks=1] [notime=1] [stamps=1]
 //
 // with d_c 512, d_r 64, d_n = d_v = 128, bf16. Queries, entries and values are checked against float64; the chained layers must give the bits
 // that the same launches give one after another.
@@ -282,12 +282,12 @@ struct Harness {
     return number;
   }
 
-  static bool takesManyRows(const Experiment& e) { return e.heads > 32 && e.number("few", e.batch == 1 ? 32 : 0) == 0; }
+  static bool takesManyRows(const Experiment& e) { return e.heads > 32 && e.number("rows", e.batch == 1 ? 32 : 0) == 0; }
 
   void decode(const Experiment& e, int layer, bool overlaps) {
     const int tiles = std::max(1, (e.length + 63) / 64);
     const bool many = takesManyRows(e);
-    const int rowsABlock = many ? 64 : e.heads > 32 ? e.number("few", 32) : e.heads <= 8 ? 8 : e.heads <= 16 ? 16 : 32;
+    const int rowsABlock = many ? 64 : e.heads > 32 ? e.number("rows", 32) : e.heads <= 8 ? 8 : e.heads <= 16 ? 16 : 32;
     int rowBlocks = (e.heads + rowsABlock - 1) / rowsABlock;
     Stage stage = {nullptr, 0, many ? 384 : 288, 0, 1};
     const std::string name = many ? "mlaDecodeManyRows_bf16_512" : "mlaDecodeFewRows_bf16_512_" + std::to_string(rowsABlock);
