@@ -15,13 +15,12 @@ const MAP_READ = 1;
 export class DeviceLostError extends UserError {}
 
 /**
- * The submissions of one GPUDevice: commands are gathered and go out together, before anything that has to come after them
+ * The submissions of one GPUDevice: commands are gathered and go out as one, before anything that has to come after them
  * and at the latest when control returns to the event loop. The first failure is kept and thrown at the next chance.
  */
 export class CommandQueue {
   readonly gpu: GPUDevice;
-  /** Each a submission. */
-  #pending: GPUCommandBuffer[][] = [];
+  #pending: GPUCommandBuffer[] = [];
   #afterSubmit = new Set<() => void>();
   #failure: Error | null = null;
   #isEnding = false;
@@ -70,29 +69,19 @@ export class CommandQueue {
     return value;
   }
 
-  /**
-   * Adds commands to what goes out next, each part but the first as a submission of its own; `afterSubmit` is called once
-   * all are out.
-   */
-  enqueue(parts: readonly GPUCommandBuffer[], afterSubmit?: () => void): void {
+  /** Adds commands to the next submission; `afterSubmit` is called once it is out. */
+  enqueue(commands: GPUCommandBuffer, afterSubmit?: () => void): void {
     if (this.#pending.length === 0) queueMicrotask(() => this.flush());
-    this.#append(parts);
+    this.#pending.push(commands);
     if (afterSubmit !== undefined) this.#afterSubmit.add(afterSubmit);
-  }
-
-  #append([first, ...rest]: readonly GPUCommandBuffer[]): void {
-    const last = this.#pending.at(-1);
-    if (last === undefined) this.#pending.push([first!]);
-    else last.push(first!);
-    this.#pending.push(...rest.map((part) => [part]));
   }
 
   /** Submits what is gathered. */
   flush(): void {
     if (this.#pending.length === 0) return;
-    const submissions = this.#pending;
+    const commands = this.#pending;
     this.#pending = [];
-    for (const commands of submissions) this.gpu.queue.submit(commands);
+    this.gpu.queue.submit(commands);
     const calls = this.#afterSubmit;
     this.#afterSubmit = new Set();
     for (const call of calls) call();
@@ -109,7 +98,7 @@ export class CommandQueue {
     const staging = this.#takeStaging(bytes);
     const encoder = this.gpu.createCommandEncoder();
     encoder.copyBufferToBuffer(buffer, byteOffset, staging, 0, bytes);
-    this.#append([encoder.finish()]);
+    this.#pending.push(encoder.finish());
     this.flush();
     await this.#settle(staging.mapAsync(MAP_READ, 0, bytes));
     const copy = staging.getMappedRange(0, bytes).slice(0);

@@ -132,7 +132,7 @@ export class WebGpuDevice implements Device {
     for (let at = 0; at < target.size; at += source.size) {
       encoder.copyBufferToBuffer(source, 0, target, at, Math.min(source.size, target.size - at));
     }
-    this.#queue.enqueue([encoder.finish()]);
+    this.#queue.enqueue(encoder.finish());
   }
 
   /** Gives a buffer's memory back once submitted work is done with it; called by the buffer. */
@@ -177,8 +177,8 @@ export class WebGpuDevice implements Device {
     return words.byteLength === bytes ? words : words.slice(skipped, skipped + bytes);
   }
 
-  enqueue(parts: readonly GPUCommandBuffer[], afterSubmit?: () => void): void {
-    this.#queue.enqueue(parts, afterSubmit);
+  enqueue(commands: GPUCommandBuffer, afterSubmit?: () => void): void {
+    this.#queue.enqueue(commands, afterSubmit);
   }
 
   flush(): void {
@@ -202,7 +202,7 @@ export class WebGpuDevice implements Device {
       const encoder = this.gpu.createCommandEncoder();
       encode(encoder, queries);
       encoder.resolveQuerySet(queries, 0, count, resolved, 0);
-      this.#queue.enqueue([encoder.finish()]);
+      this.#queue.enqueue(encoder.finish());
       return new BigUint64Array(await this.#queue.read(resolved, 0, 8 * count));
     } finally {
       queries.destroy();

@@ -12,11 +12,8 @@ export interface Dispatch {
 export interface ProgramHost {
   readonly gpu: GPUDevice;
   readonly hasTimestamps: boolean;
-  /**
-   * Submits commands with the next batch, at the latest when control goes back to the event loop; each part but the first as a
-   * submission of its own.
-   */
-  enqueue(parts: readonly GPUCommandBuffer[], afterSubmit?: () => void): void;
+  /** Submits commands with the next batch, at the latest when control goes back to the event loop. */
+  enqueue(commands: GPUCommandBuffer, afterSubmit?: () => void): void;
   /** Submits what was enqueued: what it uses must not be destroyed before. */
   flush(): void;
   /** Nanosecond timestamps of what `encode` measures, submitted at once. */
@@ -29,29 +26,9 @@ export interface ProgramHost {
   checkOpen(): void;
 }
 
-/**
- * Dispatches of a program's first submission, and how much larger each further one is: the driver takes some microseconds a dispatch
- * when they are submitted, and the GPU begins with the first ones meanwhile.
- */
-const FIRST_PART = 16;
-const PART_GROWTH = 4;
-/** Programs up to this size are one submission. */
-const ONE_PART = 48;
-
-/** Where the submissions of `count` dispatches begin and end. */
-export function partsOf(count: number): [begin: number, end: number][] {
-  if (count <= ONE_PART) return [[0, count]];
-  const parts: [number, number][] = [];
-  for (let begin = 0, size = FIRST_PART; begin < count; begin += size, size *= PART_GROWTH) {
-    if (parts.length > 0) parts[parts.length - 1]![1] = begin;
-    parts.push([begin, count]);
-  }
-  return parts;
-}
-
-/** A recorded step: dispatches in compute passes, encoded anew for every run. */
+/** A recorded step: dispatches of one compute pass, encoded anew for every run. */
 export class WebGpuProgram implements Program {
-  #ahead: GPUCommandBuffer[] | null = null;
+  #ahead: GPUCommandBuffer | null = null;
   #runs = 0;
   #isFree = false;
 
@@ -76,12 +53,18 @@ export class WebGpuProgram implements Program {
     if (this.#runs > 1 && !this.#isFree) this.#ahead ??= this.#encode();
   };
 
-  #encode(): GPUCommandBuffer[] {
-    return partsOf(this.dispatches.length).map(([begin, end]) => {
-      const encoder = this.host.gpu.createCommandEncoder();
-      encodeDispatches(encoder.beginComputePass(), this.dispatches.slice(begin, end));
-      return encoder.finish();
-    });
+  #encode(): GPUCommandBuffer {
+    const encoder = this.host.gpu.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    let current: GPUComputePipeline | null = null;
+    for (const { pipeline, bindings, groups } of this.dispatches) {
+      if (pipeline !== current) pass.setPipeline(pipeline);
+      current = pipeline;
+      pass.setBindGroup(0, bindings);
+      pass.dispatchWorkgroups(groups[0], groups[1]);
+    }
+    pass.end();
+    return encoder.finish();
   }
 
   idle(): Promise<void> {
@@ -149,14 +132,9 @@ function encodePass(
   const timestampWrites = {
     ...{ querySet, beginningOfPassWriteIndex: index, endOfPassWriteIndex: index + 1 },
   };
-  encodeDispatches(encoder.beginComputePass({ timestampWrites }), dispatches);
-}
-
-function encodeDispatches(pass: GPUComputePassEncoder, dispatches: readonly Dispatch[]): void {
-  let current: GPUComputePipeline | null = null;
+  const pass = encoder.beginComputePass({ timestampWrites });
   for (const { pipeline, bindings, groups } of dispatches) {
-    if (pipeline !== current) pass.setPipeline(pipeline);
-    current = pipeline;
+    pass.setPipeline(pipeline);
     pass.setBindGroup(0, bindings);
     pass.dispatchWorkgroups(groups[0], groups[1]);
   }
