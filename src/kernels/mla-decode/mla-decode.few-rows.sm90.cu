@@ -628,10 +628,6 @@ template <typename T, int D_C, int N> struct FewRows {
     Shared& shared = *reinterpret_cast<Shared*>(memory);
     letNextBegin();
     STAMP(0);
-#ifdef EMPTY
-    waitForEarlier();
-    return;
-#endif
     const Place place = placeOfCluster(a);
     const int warp = uniform(threadIdx.x / 32);
     if (threadIdx.x == CONSUMERS) {

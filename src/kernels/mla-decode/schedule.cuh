@@ -53,19 +53,9 @@ struct Place {
   int group, rowBlock, rank, size;
 };
 
-__device__ __forceinline__ Place placeOf(const Arguments& a) {
-  Place place;
-  place.rank = clusterRank();
-  place.size = clusterSize();
-  const int cluster = blockIdx.x / place.size;
-  place.group = cluster / a.rowBlocks;
-  place.rowBlock = cluster % a.rowBlocks;
-  return place;
-}
-
 __device__ __forceinline__ int divide(int a, int b);
 
-/** The same for the few-rows kernel, without divisions where it can be. */
+/** Of a few-rows block, without divisions where it can be. */
 __device__ __forceinline__ Place placeOfCluster(const Arguments& a) {
   Place place;
   place.rank = clusterRank();
@@ -179,14 +169,6 @@ __device__ __forceinline__ bool nextItem(const Arguments& a, const Schedule& sch
   return true;
 }
 
-/** Where the partial result of a split lies: a group has at most two unfinished sequences, its first and its last. */
-__device__ __forceinline__ int slotOf(const Arguments& a, const Schedule& schedule, const Cursor& cursor, const Item& item,
-                                      int split) {
-  const int start = schedule.prefix[item.sequence];
-  if (a.splitTiles > 0) return start + split;
-  return 2 * (cursor.group - item.split + split) + (split == 0 ? 1 : 0);
-}
-
 /** Tokens of the sequence that query row `row` sees. */
 __device__ __forceinline__ int visibleTokens(const Arguments& a, const Item& item, int row) {
   return a.causal ? min(item.length, item.length - a.sQ + 1 + divide(row, a.heads)) : item.length;
@@ -242,23 +224,6 @@ template <int ROWS, int D_C> struct Partial {
   }
 };
 
-/**
- * Announces that this block's columns of a split are written, and says whether it came last of the `splits`. The counter
- * is back at 0 after the last.
- */
-__device__ __forceinline__ bool arriveLast(const Arguments& a, const Place& place, const Item& item, Schedule& schedule,
-                                           int thread) {
-  meet(ALL_CONSUMERS, CONSUMERS);
-  if (thread == 0) {
-    const int counter = (item.sequence * a.rowBlocks + place.rowBlock) * place.size + place.rank;
-    fenceDevice();
-    schedule.lastArrived = atomicInc(a.counters + counter, item.splits - 1) == item.splits - 1;
-    fenceDevice();
-  }
-  meet(ALL_CONSUMERS, CONSUMERS);
-  return schedule.lastArrived != 0;
-}
-
 /** Splits whose loads are under way together. */
 constexpr int MERGED_AT_ONCE = 8;
 
@@ -279,33 +244,6 @@ __device__ __forceinline__ void addSplits(Merged& merged, const float2 (&stat)[M
     const float weight = s < count && stat[s].y > 0.f ? exp2Fast(stat[s].x - top) : 0.f;
     merged.sum += weight * (weight > 0.f ? stat[s].y : 0.f);
     addWeighted(merged.value, weight, value[s]);
-  }
-}
-
-/** Merges all splits of a sequence for this block's columns, in the order of the splits. */
-template <typename T, int ROWS, int D_C>
-__device__ __forceinline__ void mergeSplits(const Arguments& a, const Schedule& schedule, const Cursor& cursor,
-                                            const Place& place, const Item& item, int thread) {
-  const int columns = D_C / place.size, quads = columns / 4;
-  const int rows = min(ROWS, a.rows - place.rowBlock * ROWS);
-  for (int i = thread; i < rows * quads; i += CONSUMERS) {
-    const int row = i / quads, column = place.rank * columns + i % quads * 4;
-    Merged merged = {make_float4(0.f, 0.f, 0.f, 0.f), NEGATIVE_INFINITY, 0.f};
-    for (int first = 0; first < item.splits; first += MERGED_AT_ONCE) {
-      // All loads of a round are under way before the first is used: one latency, not one for each split.
-      float2 stat[MERGED_AT_ONCE];
-      float4 value[MERGED_AT_ONCE];
-#pragma unroll
-      for (int s = 0; s < MERGED_AT_ONCE; s++) {
-        const int split = min(first + s, item.splits - 1);
-        const Partial<ROWS, D_C> partial(a, place, slotOf(a, schedule, cursor, item, split));
-        stat[s] = __ldcg(partial.stats + row);
-        value[s] = __ldcg(reinterpret_cast<const float4*>(partial.values + row * D_C + column));
-      }
-      addSplits(merged, stat, value, item.splits - first);
-    }
-    const size_t target = static_cast<size_t>(item.sequence) * a.rows + place.rowBlock * ROWS + row;
-    writeRow<T>(a, target, D_C, column, merged, place.rank == 0 && i % quads == 0);
   }
 }
 
@@ -444,7 +382,7 @@ struct Parts {
     first = a.splitTiles > 0 ? start : cursor.group - item.split;
   }
 
-  /** As {@link slotOf}. */
+  /** The slot of a split: a group has at most two unfinished sequences, its first and its last. */
   __device__ __forceinline__ int slotOf(int split) const {
     return chunks == 0 ? first + split : 2 * (first + split) + (split == 0 ? 1 : 0);
   }
