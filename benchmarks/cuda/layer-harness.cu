@@ -292,7 +292,7 @@ struct Harness {
     Stage stage = {nullptr, 0, many ? 384 : 288, 0, 1};
     const std::string name = many ? "mlaDecodeManyRows_bf16_512" : "mlaDecodeFewRows_bf16_512_" + std::to_string(rowsABlock);
     stage.kernel = find(many ? e.text("many", folder + "/mla-decode.many-rows.sm90.cubin") : e.text("few", folder + "/mla-decode.few-rows.sm90.cubin"), name);
-    stage.shared = many ? 2 * 64 * ENTRY * 2 + rowsABlock * ENTRY * 2 + 8192 : 232448;
+    stage.shared = 232448;
     CHECK(cuFuncSetAttribute(stage.kernel, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, stage.shared));
     int groups = 1;
     if (many) {
