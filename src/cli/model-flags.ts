@@ -43,10 +43,7 @@ export function addModelFlags(command: Command): Command {
     .addOption(
       new Option("--device <kind>", "device to run on; default: the best one here").choices(deviceKinds),
     )
-    .option(
-      "--exact",
-      "keep activations in float32, also where CUDA would round those of prompts to bf16, WebGPU to f16",
-    )
+    .option("--exact", "keep activations in float32, also where CUDA would round those of prompts to bf16")
     .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
     .addOption(disableFeatureOption())
     .option(

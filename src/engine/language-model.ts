@@ -34,8 +34,8 @@ export interface OpenLanguageModelOptions {
   /** Size of the tokenizer's vocabulary: ids from there on are padding and never drawn. */
   readonly tokenizerVocab?: number | undefined;
   /**
-   * Keeps activations in float32 everywhere. Default: where matrix units multiply more than 16 rows with 16-bit weights, the activations
-   * of models of hidden size 1024 and up are rounded, to bf16 on CUDA and f16 on WebGPU, many times faster.
+   * Keeps activations in float32 everywhere. Default: where CUDA multiplies more than 16 rows with bf16 weights, it rounds the
+   * activations of models of hidden size 1024 and up to bf16, many times faster.
    */
   readonly exact?: boolean | undefined;
   readonly onProgress?: LoadProgress | undefined;

@@ -30,7 +30,7 @@ export interface ModelRunnerOptions {
   readonly maxChunkTokens: number;
   /** Ids from here on are padding and never drawn. */
   readonly validVocab: number;
-  /** Keeps activations in float32 where many rows would be rounded to bf16 (CUDA) or f16 (WebGPU); default false. */
+  /** Keeps activations in float32 where many rows would be rounded to bf16 (CUDA); default false. */
   readonly isExact?: boolean;
 }
 

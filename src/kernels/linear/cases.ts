@@ -35,7 +35,7 @@ const shapes: readonly LinearShape[] = [
   { rows: 1, maxRows: 1, inputs: 2048, outputs: 10_944, dtype: "bf16" },
   { rows: 64, maxRows: 64, inputs: 1536, outputs: 1024, dtype: "bf16" },
   { rows: 131, maxRows: 256, inputs: 512, outputs: 1280, dtype: "f16" },
-  { rows: 17, maxRows: 17, inputs: 64, outputs: 8, dtype: "bf16", isRounded: true },
+  { rows: 32, maxRows: 32, inputs: 64, outputs: 64, dtype: "bf16", isRounded: true },
   { rows: 130, maxRows: 130, inputs: 72, outputs: 136, dtype: "bf16", mode: "accumulate", isRounded: true },
   { rows: 256, maxRows: 256, inputs: 512, outputs: 576, dtype: "bf16", scale: 0.5, isRounded: true },
   { rows: 128, maxRows: 128, inputs: 160, outputs: 256, dtype: "bf16", mode: "accumulate", isRounded: true },
