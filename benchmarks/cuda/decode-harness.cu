@@ -245,8 +245,7 @@ struct Harness {
     if (plan.many) snprintf(name, sizeof name, "mlaDecodeManyRows_bf16_512");
     else snprintf(name, sizeof name, "mlaDecodeFewRows_bf16_512_%d", plan.rowsABlock);
     CHECK(cuModuleGetFunction(&plan.kernel, plan.module, name));
-    plan.shared = 2 * 64 * WIDTH * 2 + plan.rowsABlock * WIDTH * 2 + 8192 + e.number("extra", 0);
-    if (!plan.many) plan.shared = 232448;
+    plan.shared = 232448;
     CHECK(cuFuncSetAttribute(plan.kernel, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, plan.shared));
     auto residentOf = [&](int size) {
       if (size == 1) return 132;
@@ -468,6 +467,34 @@ struct Harness {
     }
   }
 
+  /** Cycles a tile of a build with -DSTAMPS, as means over its blocks, of the last launch. */
+  void printMeans(const Plan& plan) {
+    static const char* names[16] = {"queries", "wait tile", "latent scores", "softmax", "left waits", "left values", "right waits", "right values",
+                                    "walk", "rotary scores", "kernel", "beginning", "left fetches", "right fetches", "", "tiles"};
+    CUdeviceptr address;
+    size_t bytes;
+    if (cuModuleGetGlobal(&address, &bytes, plan.module, "manyRowsStamps") != CUDA_SUCCESS) return;
+    std::vector<unsigned> stamps(bytes / 4);
+    CHECK(cudaMemcpy(stamps.data(), reinterpret_cast<void*>(address), bytes, cudaMemcpyDeviceToHost));
+    double sums[16] = {}, most = 0, least = 1e12;
+    int blocks = 0;
+    for (int block = 0; block < std::min(plan.grid, 256); block++) {
+      const unsigned* own = &stamps[block * 16];
+      if (own[15] == 0) continue;
+      blocks++;
+      for (int i = 0; i < 16; i++) sums[i] += own[i];
+      most = std::max<double>(most, own[10]);
+      least = std::min<double>(least, own[10]);
+    }
+    printf("  ");
+    for (int i = 0; i < 16; i++) {
+      if (names[i][0] == 0) continue;
+      if (i == 15 || i == 10 || i == 11 || i == 0 || i == 8) printf("%s %.0f, ", names[i], sums[i] / blocks);
+      else printf("%s %.0f, ", names[i], sums[i] / sums[15]);
+    }
+    printf("kernel %.0f to %.0f, %d blocks\n", least, most, blocks);
+  }
+
   void run(const Experiment& e, const std::string& line) {
     const int page = e.number("page", 64);
     std::vector<int> lengthsHost(e.batch, e.length);
@@ -518,6 +545,7 @@ struct Harness {
       sustain("ours", plan, e, calls, step, tableWidth, page);
       if (beside) sustain("theirs", rival, e, calls, step, tableWidth, page);
     }
+    if (e.number("means", 0) > 0) printMeans(plan);
     printf("%-44s cold %8.2f us warm %8.2f us %6.1f TFLOPS %6.0f GB/s err %.1e/%.1e (c%d g%d)\n", line.c_str(), cold, warm, flops / cold / 1e6,
            bytes / cold / 1e3, worst, distance, plan.cluster, plan.groups);
     fflush(stdout);

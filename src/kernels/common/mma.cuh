@@ -44,6 +44,11 @@ __device__ __forceinline__ void copyAsync16(uint32_t target, const void* source,
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(bytes) : "memory");
 }
 
+/** Copies 4 bytes to shared memory. */
+__device__ __forceinline__ void copyAsync4(uint32_t target, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(source) : "memory");
+}
+
 __device__ __forceinline__ void commitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 /** Waits until at most `pending` groups of copies are in flight. */

@@ -96,6 +96,21 @@ __device__ __forceinline__ void barrierWait(uint32_t barrier, int parity) {
       "}" ::"r"(barrier), "r"(parity) : "memory");
 }
 
+/** Whether that phase has completed. */
+__device__ __forceinline__ bool barrierTest(uint32_t barrier, int parity) {
+  int done;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.s32 %0, 1, 0, done;\n"
+      "}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
 /** The same, seeing what other blocks of the cluster wrote before they arrived. */
 __device__ __forceinline__ void barrierWaitCluster(uint32_t barrier, int parity) {
 #ifdef WAIT_LIMIT
@@ -300,6 +315,15 @@ template <int count> __device__ __forceinline__ void takeRegisters() {
 template <int length> __device__ __forceinline__ void pin(float (&values)[length]) {
 #pragma unroll
   for (int i = 0; i < length; i++) asm volatile("" : "+f"(values[i])::"memory");
+}
+
+__device__ __forceinline__ uint4 loadShared16(uint32_t address) {
+  uint4 value;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "r"(address)
+               : "memory");
+  return value;
 }
 
 /** Stores two 8×8 matrices of 16-bit values, transposed; lanes 0–15 give the rows' addresses. */

@@ -11,7 +11,7 @@ const MOST_BATCH = 512;
 const fewRows: Readonly<Record<number, readonly number[]>> = { 256: [16, 32], 512: [8, 16, 32] };
 /** Rows a block of the many-rows kernel. */
 const MANY_ROWS = 64;
-/** Bytes for a schedule, barriers and statistics, beside tiles and queries. */
+/** Bytes for few rows' schedule, barriers and statistics. */
 const BOOKKEEPING = 8192;
 /** Floats from one row of scores to the next in the few-rows kernel, and entries of a block table that it copies. */
 const PITCH = 68;
@@ -111,11 +111,17 @@ function clustersOf({ options }: CudaDecode): number[] {
   return options.splitTokens === undefined ? [8, 4, 2, 1] : [4];
 }
 
-/** Bytes of shared memory beside tiles and queries: few rows' probabilities, scores, table, and results where they have a place. */
-function exchangeBytes(rowsABlock: number, latentWidth: number): number {
-  if (rowsABlock === MANY_ROWS) return 0;
+/** Many rows: three tiles' latent values, two rotary boxes, two boxes of queries, and 3 KiB of barriers and statistics. */
+function manyRowsBytes(latentWidth: number): number {
+  return 3 * TILE * latentWidth * 2 + 4 * TILE * 128 + 3072;
+}
+
+/** Few rows: two tiles, queries, probabilities, scores, table, and results where they have a place. */
+function fewRowsBytes(rowsABlock: number, latentWidth: number): number {
+  const width = latentWidth + 64;
+  const tiles = 2 * TILE * width * 2 + rowsABlock * width * 2;
   const results = rowsABlock === 32 ? 0 : 2 * rowsABlock * (2 * latentWidth + 128);
-  return rowsABlock * (128 + 8 * PITCH + 12) + results + 4 * NEAR_TABLE;
+  return tiles + rowsABlock * (128 + 8 * PITCH + 12) + results + 4 * NEAR_TABLE + BOOKKEEPING;
 }
 
 function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster: number): CudaEntry {
@@ -123,12 +129,11 @@ function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster
   const width = args.latentWidth + args.ropeWidth;
   const stem = many ? "many-rows" : "few-rows";
   const name = `${many ? "ManyRows" : "FewRows"}_${dtype}_${args.latentWidth}`;
-  const tiles = 2 * TILE * width * 2 + rowsABlock * width * 2;
   return {
     module: `mla-decode.${stem}.sm90.cubin`,
     function: `mlaDecode${name}${many ? "" : `_${rowsABlock}`}`,
     blockSize: many ? 384 : 288,
-    sharedBytes: tiles + exchangeBytes(rowsABlock, args.latentWidth) + BOOKKEEPING,
+    sharedBytes: many ? manyRowsBytes(args.latentWidth) : fewRowsBytes(rowsABlock, args.latentWidth),
     ...{ cluster, overlaps: true },
     tensorMaps: [
       {
@@ -171,8 +176,8 @@ const integers = [
 function kernelOf(decode: CudaDecode, plan: HopperPlan, statsOffset: number): KernelSource {
   const { rowsABlock, rowBlocks, cluster, slots } = plan;
   // Few rows: statistics for each rank's columns, a counter for each of its 8 warps; many rows: arrivals, slices handed out, blocks
-  // that are through.
-  const [copies, counters] = rowsABlock === MANY_ROWS ? [1, 3] : [cluster, cluster * 8];
+  // that are through, and statistics of four values.
+  const [copies, counters] = rowsABlock === MANY_ROWS ? [2, 3] : [cluster, cluster * 8];
   return {
     name: `mla-decode.${rowsABlock === MANY_ROWS ? "many-rows" : "few-rows"}`,
     buffers: ["q", "cache", "table", "lengths", "batchCount", "out", "lse"],

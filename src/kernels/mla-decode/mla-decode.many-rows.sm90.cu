@@ -1,146 +1,278 @@
-// mlaDecode for Hopper with many query rows a sequence: 64 rows a block. Two warpgroups hold half of the latent width each, 64 × D_C / 2
-// of the output. Tiles come in pairs: the first warpgroup scores the even one, the second the odd one, and each multiplies both
-// tiles' probabilities with its half of the values. The tensor cores' order is
+// mlaDecode for Hopper with many query rows a sequence: 64 rows a block, three warpgroups.
 //
-//   scores of the even tile | of the odd tile | even values, both halves | odd values, both halves | scores of the next even tile …
+// One scores: it holds most of the queries in registers, so that the tensor cores read little but keys from shared memory,
+// exponentiates, and leaves each tile's probabilities in the tile's rotary box, which is free once the tile is scored. The two
+// others hold half of the outputs' width each, 64 × D_C / 2, and multiply probabilities with their half of the tile as values.
+// The tensor cores' order is
 //
-// so that the even tile's softmax runs beside the odd tile's scores, and the odd one's beside the even values. Probabilities pass
-// through shared memory, in the rotary box of their own tile, which nobody needs once the tile is scored. Where a sequence has an even
+//   scores of tile 1 | values of tile 0, both halves | scores of tile 2 | values of tile 1 …
+//
+// since the scoring warpgroup announces a tile's probabilities only when the next tile is as good as scored: its softmax then runs beside the
+// values of the tile before. Where the next tile is not there yet, it announces at once. Three tiles' latent values and two rotary boxes
+// are in shared memory; the warps that free a half of a tile also fetch what takes its place. The same ring brings an item's queries,
+// so that the next item's first tiles are scored while this one's results are written. Where a sequence has an even
 // number of row blocks, two of them form a cluster: each block fetches every other box and the copy engine writes it to both.
-#include "schedule.cuh"
+#include "many-rows.cuh"
 
 namespace flashmla {
 
-constexpr int D_R = 64;
-constexpr int THREADS = CONSUMERS + 128;
 constexpr int ROWS = 64;
-/** Named barriers: the even, then the odd tile's probabilities are in shared memory. */
-constexpr int EVEN_READY = 4;
-constexpr int ODD_READY = 5;
-/** The even tile is as good as scored: the odd one's turn; the odd one is scored: the even values' turn. */
-constexpr int EVEN_SCORED = 6;
-constexpr int ODD_SCORED = 7;
-/** Steps of 16 channels whose queries stay in registers: shared memory's bandwidth is what scores wait for. */
-constexpr int KEPT = 3;
-/** Outputs move to a new maximum only when it is this much larger, in powers of two. */
-constexpr float LAZY = 8.f;
+/** Tiles' latent values in shared memory, and rotary boxes. */
+constexpr int STAGES = 3;
+constexpr int SLOTS = 2;
+/** Warpgroups: values of the left half, of the right half, scores. */
+constexpr int THREADS = 384;
+constexpr int WARPS = THREADS / 32;
+/** The first warp that scores; its warpgroup's named barrier (1 and 2 are those of the others). */
+constexpr int SCORER = 8;
+constexpr int SCORERS = 4;
+/** The warp that fetches rotary boxes; the first of each of the outputs' warpgroups fetches halves of tiles. */
+constexpr int ROTARY_FETCHER = 5;
+/** Rows move to a new maximum only where the 16 probabilities that a thread has of one add up to more than this. */
+constexpr float MOST = 256.f;
+/** Latent boxes of the next tile whose scores may be outstanding when a tile's probabilities are announced. */
+constexpr int LATE = 1;
+
+#ifdef STAMPS
+/** For development: cycles of stages, 16 a block; the harness in benchmarks/cuda prints them. */
+extern "C" __device__ unsigned manyRowsStamps[256 * 16];
+__device__ unsigned manyRowsStamps[256 * 16];
+#endif
 
 template <typename T, int D_C> struct ManyRows {
-  static constexpr int BOXES = (D_C + D_R) / 64;
   static constexpr int LATENT_BOXES = D_C / 64;
-  static constexpr int STAGE_BYTES = BOXES * BOX_BYTES;
   static constexpr int HALF = D_C / 2;
   static constexpr int HALF_BOXES = LATENT_BOXES / 2;
   /** Blocks of 8 columns a warpgroup has. */
   static constexpr int STRIPS = HALF / 8;
+  /** Boxes whose queries stay in registers; the last latent and the rotary one stay in shared memory. */
+  static constexpr int KEPT_BOXES = LATENT_BOXES - 1;
+  static constexpr int KEPT = KEPT_BOXES * 4;
+
+  /** What a warp fetches next: a tile of `item`, from these pages, or its queries where `tile` is −1. `items`: queries fetched so far. */
+  struct Ahead {
+    Walk walk;
+    Stretch item;
+    int tile, items;
+    int pages[4];
+  };
 
   struct Shared {
-    uint8_t stages[2][STAGE_BYTES];
-    uint8_t queries[STAGE_BYTES];
-    float tops[2][ROWS];
-    float sums[2][ROWS];
-    uint64_t full[2][BOXES];
-    /** One for each warpgroup, which frees its half of the values, and the rotary box of the other's tile. */
-    uint64_t empty[2][2];
-    uint64_t queriesFull, queriesFree;
-    /** Each computing warp's walk and what it works on: registers are scarce. */
-    Cursor cursors[CONSUMERS / 32];
-    Item items[CONSUMERS / 32];
-    Schedule schedule;
+    uint8_t stages[STAGES][LATENT_BOXES * BOX_BYTES];
+    uint8_t rotary[SLOTS][BOX_BYTES];
+    /** The last latent box of the queries, and the rotary one. */
+    uint8_t queries[2][BOX_BYTES];
+    /** What outputs have to be multiplied with before a tile's values are added, and whether a warp's 16 rows have to be at all. */
+    float factors[SLOTS][ROWS];
+    int raised[SLOTS][4];
+    /** Maximum and sum of each row of an item. */
+    float2 stats[ROWS];
+    uint64_t full[STAGES][LATENT_BOXES];
+    /** One for each half of the values. */
+    uint64_t empty[STAGES][2];
+    uint64_t rotaryFull[SLOTS], rotaryEmpty[SLOTS];
+    /** A tile's probabilities are in its rotary box. */
+    uint64_t ready[SLOTS];
+    uint64_t queriesFree, statsFree;
+    /** Each warp's walk and what it works on, and what the fetching warps are about to fetch: registers are scarce. */
+    Walk start, walks[WARPS];
+    Stretch items[WARPS];
+    Ahead aheads[3];
+    /** This block's block of query rows; the slice of a merge that it has. */
+    int rowBlock, slice;
+    /** The other block of the pair, or −1. */
+    int peer;
+#ifdef STAMPS
+    unsigned clocks[16];
+#endif
   };
+  static_assert(sizeof(Shared) <= 3 * TILE * D_C * 2 + 4 * BOX_BYTES + 3072, "as the host says");
 
-  /** Fetches the boxes that warpgroup `half` frees: its half of the latent ones, and the rotary box of the other's tile. */
-  static __device__ void produce(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap, Shared& shared,
-                                 const Place& place, const Pair& pair, int half) {
-    const int lane = threadIdx.x % 32;
-    Cursor cursor = openCursor(a, shared.schedule, place);
-    waitForInputs(a, shared.schedule, cursor);
-    Item item;
-    int items = 0, uses[2] = {0, 0};
-    while (nextItem(a, shared.schedule, cursor, item)) {
-      Pages pages(a, item, item.firstTile);
-      if (half == 0) {
-        barrierWait(sharedAddress(&shared.queriesFree), (items++ & 1) ^ 1);
-        if (lane == 0) {
-          barrierExpect(sharedAddress(&shared.queriesFull), STAGE_BYTES);
-          const int row = item.sequence * a.rows + place.rowBlock * ROWS;
-#pragma unroll
-          for (int box = 0; box < BOXES; box++) {
-            copyBox(sharedAddress(shared.queries) + box * BOX_BYTES, queryMap, box * 64, row, sharedAddress(&shared.queriesFull));
-          }
-        }
-        __syncwarp();
-      }
-      int stage = 0;
-      for (int tile = item.firstTile; tile < item.endTile; tile++, stage ^= 1) {
-        const Pieces here = pages.take(a, item, tile);
-        const int use = stage == 0 ? uses[0]++ : uses[1]++;
-        barrierWait(sharedAddress(&shared.empty[stage][half]), (use & 1) ^ 1);
-        const uint32_t target = sharedAddress(shared.stages[stage]), full = sharedAddress(&shared.full[stage][0]);
-        if (lane == 0) {
-#pragma unroll
-          for (int i = 0; i < HALF_BOXES; i++) {
-            const int box = half * HALF_BOXES + i;
-            fetchPieces(a, map, here, box, target + box * BOX_BYTES, full + box * 8, !pair.is || i % 2 == pair.rank, pair.is);
-          }
-          if (stage != half) {
-            fetchPieces(a, map, here, LATENT_BOXES, target + LATENT_BOXES * BOX_BYTES, full + LATENT_BOXES * 8,
-                        !pair.is || stage == pair.rank, pair.is);
-          }
-        }
-        __syncwarp();
-        if (tile + 2 >= item.endTile) continue;
-        // By plain instructions: the copy engine takes as long to prefetch a box as to fetch it.
-        const int part = half + (pair.is ? 2 * pair.rank : 0);
-        prefetchTile(a, pages.peek(a, item, tile + 2), (D_C + D_R) * 2, part * 32 + lane, pair.is ? 128 : 64);
-      }
-    }
+  /** Where position `at` of the ring of stages lies, and the parity of that use of the stage. */
+  static __device__ __forceinline__ int stageOf(int at) { return static_cast<unsigned>(at) % STAGES; }
+  static __device__ __forceinline__ int parityOf(int at) { return static_cast<unsigned>(at) / STAGES & 1; }
+
+#ifdef STAMPS
+  static __device__ __forceinline__ unsigned now() { return clock(); }
+  static __device__ __forceinline__ void count(Shared& shared, int at, unsigned since) {
+    if (threadIdx.x % 128 == 0) shared.clocks[at] += clock() - since;
+  }
+#else
+  static __device__ __forceinline__ unsigned now() { return 0; }
+  static __device__ __forceinline__ void count(Shared&, int, unsigned) {}
+#endif
+
+  // Fetching ----------------------------------------------------------------------------------------------------------
+
+  /** Asks for the pages of what is to be fetched next; called by a whole warp, one lane a piece. */
+  static __device__ __forceinline__ void askPages(const Arguments& a, Ahead& ahead) {
+    if (ahead.tile < 0 || threadIdx.x % 32 >= 4) return;
+    const int pageShift = 31 - __clz(a.pageSize), token = ahead.tile * TILE + (threadIdx.x % 4 << min(6, pageShift));
+    if (token >= ahead.item.length) return;
+    const int* page = a.table + static_cast<size_t>(ahead.item.sequence) * a.tableWidth + (token >> pageShift);
+    copyAsync4(sharedAddress(&ahead.pages[threadIdx.x % 4]), page);
+    commitCopies();
   }
 
-  /** What a thread carries: rows lane / 4 and + 8 of its warp's 16. */
-  struct State {
-    float out[HALF / 2];
-    float top[2], sum[2];
-  };
+  /** The row of the cache at which this lane's piece (one of at most four) of the tile lies. */
+  static __device__ __forceinline__ int rowOf(const Arguments& a, const Ahead& ahead) {
+    waitCopies<0>();
+    __syncwarp();
+    const int pageShift = 31 - __clz(a.pageSize), token = ahead.tile * TILE + (threadIdx.x % 4 << min(6, pageShift));
+    return (ahead.pages[threadIdx.x % 4] << pageShift) + (token & (a.pageSize - 1));
+  }
 
-  /** The first KEPT steps' queries as operand registers. */
-  static __device__ void keepQueries(Shared& shared, int items, uint32_t (&kept)[KEPT][4]) {
+  /** Moves on; tile is −2 when nothing is left. Called by a whole warp, of which one lane works. */
+  static __device__ __forceinline__ void moveOn(const Arguments& a, Ahead& ahead, bool queries) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) {
+      int tile = ahead.tile == -1 ? ahead.item.firstTile : ahead.tile + 1;
+      if (tile >= ahead.item.endTile) tile = !nextStretch(a, ahead.walk, ahead.item) ? -2 : queries ? -1 : ahead.item.firstTile;
+      ahead.tile = tile;
+    }
+    __syncwarp();
+    askPages(a, ahead);
+  }
+
+  /** Starts at the first item. */
+  static __device__ __forceinline__ void openAhead(const Arguments& a, const Walk& walk, Ahead& ahead, bool queries) {
+    if (threadIdx.x % 32 == 0) {
+      ahead.walk = walk;
+      ahead.tile = ahead.items = 0;
+      ahead.item.endTile = 0;
+    }
+    moveOn(a, ahead, queries);
+  }
+
+  /**
+   * Lane 4 · i + p: expects box `first + i` of a tile and, where this block `fetches` it, fetches its piece p, for both blocks of a pair.
+   */
+  static __device__ __forceinline__ void fetchBoxes(const Arguments& a, const CUtensorMap* map, const Ahead& ahead, int row, int column,
+                                                    uint32_t target, uint32_t barrier, bool fetches, bool pair) {
+    const int shift = min(6, 31 - __clz(a.pageSize)), piece = threadIdx.x % 4;
+    const int pieces = (min(TILE, ahead.item.length - ahead.tile * TILE) + (1 << shift) - 1) >> shift;
+    if (piece == 0) barrierExpect(barrier, pieces << (shift + 7));
+    if (piece >= pieces || !fetches) return;
+    if (pair) copyBoxToPair(target + (piece << (shift + 7)), map, column, row, barrier);
+    else copyBox(target + (piece << (shift + 7)), map, column, row, barrier);
+  }
+
+  /**
+   * Fetches half of position `at` of the ring of stages, once that half is free: of queries or of a tile.
+   */
+  static __device__ __forceinline__ void fetchHalf(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap,
+                                                   Shared& shared, int peer, Ahead& ahead, int half, int at) {
+    const int tile = ahead.tile, lane = threadIdx.x % 32, stage = stageOf(at);
+    if (tile == -2) return;
+    barrierWait(sharedAddress(&shared.empty[stage][half]), parityOf(at) ^ 1);
+    const int box = half * HALF_BOXES + (tile == -1 ? lane : lane / 4);
+    const uint32_t target = sharedAddress(shared.stages[stage]) + box * BOX_BYTES;
+    const uint32_t full = sharedAddress(&shared.full[stage][0]) + box * 8;
+    if (tile == -1) {
+      const int queryRow = ahead.item.sequence * a.rows + shared.rowBlock * ROWS;
+      if (lane < HALF_BOXES && box < KEPT_BOXES) {
+        barrierExpect(full, BOX_BYTES);
+        copyBox(target, queryMap, box * 64, queryRow, full);
+      }
+      __syncwarp();
+      if (half == 1) {
+        barrierWait(sharedAddress(&shared.queriesFree), (ahead.items & 1) ^ 1);
+        if (box == KEPT_BOXES) {
+          ahead.items++;
+          barrierExpect(full, 2 * BOX_BYTES);
+          copyBox(sharedAddress(shared.queries[0]), queryMap, KEPT_BOXES * 64, queryRow, full);
+          copyBox(sharedAddress(shared.queries[1]), queryMap, D_C, queryRow, full);
+        }
+      }
+    } else {
+      const int row = rowOf(a, ahead);
+      if (lane < HALF_BOXES * 4) {
+        fetchBoxes(a, map, ahead, row, box * 64, target, full, peer < 0 || lane / 4 % 2 != peer, peer >= 0);
+      }
+    }
+    moveOn(a, ahead, true);
+  }
+
+  /** Fetches the rotary box of the block's `tiles`th tile, once its slot is free. */
+  static __device__ __forceinline__ void fetchRotary(const Arguments& a, const CUtensorMap* map, Shared& shared, int peer,
+                                                     Ahead& ahead, int tiles) {
+    const int slot = tiles % SLOTS;
+    if (ahead.tile == -2) return;
+    barrierWait(sharedAddress(&shared.rotaryEmpty[slot]), (tiles / SLOTS & 1) ^ 1);
+    const int row = rowOf(a, ahead);
+    if (threadIdx.x % 32 < 4) {
+      fetchBoxes(a, map, ahead, row, D_C, sharedAddress(shared.rotary[slot]), sharedAddress(&shared.rotaryFull[slot]),
+                 peer < 0 || slot != peer, peer >= 0);
+    }
+    moveOn(a, ahead, false);
+  }
+
+  // Scores ------------------------------------------------------------------------------------------------------------
+
+  /** Announces the probabilities in slot `pending`, if any; called by whole warps, each for its own rows, after fenceForAsync. */
+  static __device__ __forceinline__ void announceSlot(Shared& shared, int& pending) {
+    __syncwarp();
+    if (pending >= 0 && threadIdx.x % 32 == 0) barrierArrive(sharedAddress(&shared.ready[pending]));
+    pending = -1;
+  }
+
+  /** Waits for what a barrier counts; what is pending is announced first if that may take time. */
+  static __device__ __forceinline__ void waitFull(uint32_t barrier, int phase, Shared& shared, int& pending) {
+    if (pending >= 0 && !__all_sync(~0u, barrierTest(barrier, phase))) {
+      fenceForAsync();
+      announceSlot(shared, pending);
+    }
+    barrierWait(barrier, phase);
+  }
+
+  /** All but the last latent box of the queries as operand registers. */
+  static __device__ __forceinline__ void keepQueries(Shared& shared, int at, int& pending, uint32_t (&kept)[KEPT][4]) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    barrierWait(sharedAddress(&shared.queriesFull), items & 1);
 #pragma unroll
-    for (int i = 0; i < KEPT; i++) {
-      const uint32_t box = sharedAddress(shared.queries) + i / 4 * BOX_BYTES;
-      loadMatrices(kept[i], swizzled(box, warp * 16 + lane / 8 % 2 * 8 + lane % 8, i % 4 * 2 + lane / 16));
+    for (int box = 0; box < LATENT_BOXES; box++) {
+      waitFull(sharedAddress(&shared.full[stageOf(at)][box]), parityOf(at), shared, pending);
+      if (box == KEPT_BOXES) break;
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        loadMatrices(kept[box * 4 + k], swizzled(sharedAddress(shared.stages[stageOf(at)]) + box * BOX_BYTES,
+                                                 warp * 16 + lane / 8 % 2 * 8 + lane % 8, k * 2 + lane / 16));
+      }
     }
   }
 
-  /** Starts s[64 rows × 64 tokens] += queries · keys for boxes FIRST to END of the tile. */
+  /** Starts s[64 rows × 64 tokens] += queries · keys for boxes FIRST to END of the tile's latent ones. */
   template <int FIRST, int END>
-  static __device__ __forceinline__ void startScores(Shared& shared, int stage, int parity, const uint32_t (&kept)[KEPT][4],
+  static __device__ __forceinline__ void startScores(Shared& shared, int at, uint32_t keys, const uint32_t (&kept)[KEPT][4],
                                                      float (&s)[32]) {
-    const uint32_t keys = sharedAddress(shared.stages[stage]), queries = sharedAddress(shared.queries);
+    const uint32_t queries = sharedAddress(shared.queries[0]);
 #pragma unroll
     for (int box = FIRST; box < END; box++) {
-      barrierWait(sharedAddress(&shared.full[stage][box]), parity);
+      barrierWait(sharedAddress(&shared.full[stageOf(at)][box]), parityOf(at));
       warpgroupArrive();
 #pragma unroll
       for (int k = 0; k < 4; k++) {
         const uint64_t key = describe(keys + box * BOX_BYTES + k * 32);
-        if (box == 0 && k == 0) {
-          WgmmaRegisters<T, 64, 0>::start(s, kept[0], key);
-        } else if (box * 4 + k < KEPT) {
-          WgmmaRegisters<T, 64, 0>::run(s, kept[box * 4 + k], key);
-        } else {
-          Wgmma<T, 64, 0, 0>::run(s, describe(queries + box * BOX_BYTES + k * 32), key);
-        }
+        if (box == 0 && k == 0) WgmmaRegisters<T, 64, 0>::start(s, kept[0], key);
+        else if (box < KEPT_BOXES) WgmmaRegisters<T, 64, 0>::run(s, kept[box * 4 + k], key);
+        else Wgmma<T, 64, 0, 0>::run(s, describe(queries + k * 32), key);
       }
     }
     warpgroupCommit();
   }
 
-  /** Hides what a row may not see, clears what lies past the sequence. Returns each row's maximum, in base 2. */
-  static __device__ __forceinline__ void mask(const Arguments& a, const Item& item, const Place& place, Shared& shared,
-                                              int group, int firstToken, float (&s)[32], float (&most)[2]) {
+  /** The rotary box's part of the scores. */
+  static __device__ __forceinline__ void startRotary(Shared& shared, int slot, int parity, float (&s)[32]) {
+    barrierWait(sharedAddress(&shared.rotaryFull[slot]), parity);
+    const uint32_t keys = uniform(sharedAddress(shared.rotary[slot])), queries = sharedAddress(shared.queries[1]);
+    warpgroupArrive();
+#pragma unroll
+    for (int k = 0; k < 4; k++) Wgmma<T, 64, 0, 0>::run(s, describe(queries + k * 32), describe(keys + k * 32));
+    warpgroupCommit();
+  }
+
+  /** Hides what a row may not see, clears what lies past the sequence. */
+  static __device__ __forceinline__ void mask(const Arguments& a, const Item& item, Shared& shared, int stage,
+                                              int firstToken, float (&s)[32]) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     const int allSee = a.causal ? item.length - a.sQ + 1 : item.length;
     if (a.softmaxScale < 0.f) {
@@ -150,7 +282,7 @@ template <typename T, int D_C> struct ManyRows {
     if (firstToken + TILE > allSee) {
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        const int row = place.rowBlock * ROWS + warp * 16 + lane / 4 + half * 8;
+        const int row = shared.rowBlock * ROWS + warp * 16 + lane / 4 + half * 8;
         const int visible = visibleTokens(a, item, row) - firstToken - lane % 4 * 2;
 #pragma unroll
         for (int i = 0; i < 16; i++) {
@@ -158,19 +290,11 @@ template <typename T, int D_C> struct ManyRows {
         }
       }
     }
-    most[0] = most[1] = NEGATIVE_INFINITY;
-#pragma unroll
-    for (int i = 0; i < 32; i++) most[i / 2 % 2] = fmaxf(most[i / 2 % 2], s[i]);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 1));
-      most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 2)) * scaleOf(a);
+    if (firstToken + TILE > item.length) {
+      // All of the warpgroup's products have read what lies past the sequence.
+      meet(SCORERS, 128);
+      clearRows(sharedAddress(shared.stages[stage]), LATENT_BOXES, item.length - firstToken, threadIdx.x % 128);
     }
-    if (firstToken + TILE <= item.length) return;
-    meet(1 + group, 128);
-    clearRows(sharedAddress(shared.stages[group]), LATENT_BOXES, item.length - firstToken, threadIdx.x % 128);
-    fenceForAsync();
-    meet(1 + group, 128);
   }
 
   static __device__ __forceinline__ float baseOf(float top) { return top == NEGATIVE_INFINITY ? 0.f : top; }
@@ -178,38 +302,29 @@ template <typename T, int D_C> struct ManyRows {
   /** Of scores whose sign is the scale's; never 0, so that what is hidden stays at −∞. */
   static __device__ __forceinline__ float scaleOf(const Arguments& a) { return fmaxf(fabsf(a.softmaxScale) * LOG2_E, 1e-30f); }
 
-  static __device__ __forceinline__ float lazyTop(float top, float most) { return most > top + LAZY ? most : top; }
-
-  static __device__ __forceinline__ bool rises(const State& state, const float (&next)[2]) {
-    return next[0] != state.top[0] || next[1] != state.top[1];
-  }
-
-  /** Moves outputs and sums to a new maximum; no product may be running. */
-  static __device__ __forceinline__ void raise(State& state, const float (&next)[2]) {
-    float factor[2];
+  /** Moves the warp's rows to their maxima so far, and tells the outputs' warps. */
+  static __device__ __forceinline__ void raise(Shared& shared, int slot, float scale, const float (&s)[32], float (&top)[2],
+                                               float (&sum)[2]) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      factor[half] = exp2Fast(state.top[half] - baseOf(next[half]));
-      state.top[half] = next[half];
-      state.sum[half] *= factor[half];
-    }
+      float most = NEGATIVE_INFINITY;
 #pragma unroll
-    for (int i = 0; i < HALF / 2; i++) state.out[i] *= factor[i / 2 % 2];
-    pin(state.out);
+      for (int i = 0; i < 16; i++) most = fmaxf(most, s[i / 2 * 4 + half * 2 + i % 2]);
+      most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+      most = fmaxf(fmaxf(most, __shfl_xor_sync(~0u, most, 2)) * scale, top[half]);
+      const float factor = exp2Fast(top[half] - baseOf(most));
+      top[half] = most;
+      sum[half] *= factor;
+      if (lane % 4 == 0) shared.factors[slot][warp * 16 + lane / 4 + half * 8] = factor;
+    }
   }
 
-  /** The same where products may be running: if any row of the warpgroup rises, all wait for them. */
-  static __device__ __forceinline__ void raiseWaiting(int group, State& state, const float (&next)[2]) {
-    if (!anyOf(1 + group, 128, rises(state, next))) return;
-    warpgroupWait<0>();
-    pin(state.out);
-    raise(state, next);
-  }
-
-  /** Probabilities of a tile as operand registers; adds them up into `sum`. */
+  /** Probabilities of a tile as operand registers, and this thread's sums of them. */
   static __device__ __forceinline__ void exponentiate(float scale, const float (&s)[32], const float (&top)[2], float (&sum)[2],
                                                       uint32_t (&p)[4][4]) {
     const float base[2] = {baseOf(top[0]), baseOf(top[1])};
+    sum[0] = sum[1] = 0.f;
 #pragma unroll
     for (int i = 0; i < 32; i += 2) {
       const int half = i / 2 % 2;
@@ -219,382 +334,472 @@ template <typename T, int D_C> struct ManyRows {
     }
   }
 
-  /** Shares a tile's probabilities and maxima with the other warpgroup. */
-  static __device__ __forceinline__ void share(Shared& shared, int group, const uint32_t (&p)[4][4], const float (&top)[2]) {
+  /** A tile's probabilities, by the maxima of the tiles before as long as they serve; adds them up into `sum`. */
+  static __device__ __forceinline__ void softmax(const Arguments& a, Shared& shared, int slot, bool first, const float (&s)[32],
+                                                 float (&top)[2], float (&sum)[2], uint32_t (&p)[4][4]) {
+    const float scale = scaleOf(a);
+    float added[2];
+    exponentiate(scale, s, top, added, p);
+    const bool serve = added[0] <= MOST && added[1] <= MOST && top[0] > NEGATIVE_INFINITY && top[1] > NEGATIVE_INFINITY;
+    const bool rises = !__all_sync(~0u, serve);
+    if (rises) {
+      raise(shared, slot, scale, s, top, sum);
+      exponentiate(scale, s, top, added, p);
+    }
+    // An item's first outputs are zeros.
+    if (threadIdx.x % 32 == 0) shared.raised[slot][threadIdx.x / 32 % 4] = rises && !first;
+    sum[0] += added[0];
+    sum[1] += added[1];
+  }
+
+  /** Leaves a tile's probabilities in its rotary box. */
+  static __device__ __forceinline__ void storeProbabilities(uint32_t box, const uint32_t (&p)[4][4]) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const uint32_t box = sharedAddress(shared.stages[group]) + LATENT_BOXES * BOX_BYTES;
 #pragma unroll
     for (int k = 0; k < 4; k++) {
       storeMatrices(swizzled(box, warp * 16 + lane / 8 % 2 * 8 + lane % 8, k * 2 + lane / 16), p[k]);
     }
-    if (lane % 4 == 0) {
-      shared.tops[group][warp * 16 + lane / 4] = top[0];
-      shared.tops[group][warp * 16 + lane / 4 + 8] = top[1];
+  }
+
+  /** Leaves an item's maxima and sums where the outputs' warps read them. */
+  static __device__ __forceinline__ void storeStats(Shared& shared, int items, const float (&top)[2], const float (&sum)[2]) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    float total[2] = {sum[0], sum[1]};
+    barrierWait(sharedAddress(&shared.statsFree), (items & 1) ^ 1);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      total[half] += __shfl_xor_sync(~0u, total[half], 1);
+      total[half] += __shfl_xor_sync(~0u, total[half], 2);
+      if (lane % 4 == 0) shared.stats[warp * 16 + lane / 4 + half * 8] = make_float2(top[half], total[half]);
+    }
+  }
+
+  static __device__ void score(const Arguments& a, Shared& shared, int peer) {
+    const int warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
+    Walk& walk = shared.walks[warp];
+    Stretch& item = shared.items[warp];
+    int at = 0, pending = -1, tiles = 0;
+    for (int items = 0; takeStretch(a, walk, item); items++) {
+      uint32_t kept[KEPT][4];
+      unsigned since = now();
+      keepQueries(shared, at, pending, kept);
+      __syncwarp();
+      release(shared, stageOf(at), 0, peer);
+      release(shared, stageOf(at), 1, peer);
+      at++;
+      count(shared, 0, since);
+      const int firstTile = uniform(item.firstTile), endTile = uniform(item.endTile);
+      float top[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, sum[2] = {0.f, 0.f};
+#pragma unroll 1
+      for (int tile = firstTile; tile < endTile; tile++, tiles++, at++) {
+        const int slot = tiles % SLOTS;
+        float s[32];
+        uint32_t p[4][4];
+        since = now();
+        waitFull(sharedAddress(&shared.full[stageOf(at)][0]), parityOf(at), shared, pending);
+        count(shared, 1, since);
+        since = now();
+        const uint32_t keys = uniform(sharedAddress(shared.stages[stageOf(at)]));
+        startScores<0, 1>(shared, at, keys, kept, s);
+        // For the probabilities that are still to be announced.
+        fenceForAsync();
+        startScores<1, LATENT_BOXES - LATE>(shared, at, keys, kept, s);
+        startScores<LATENT_BOXES - LATE, LATENT_BOXES>(shared, at, keys, kept, s);
+        warpgroupWait<1>();
+        announceSlot(shared, pending);
+        count(shared, 2, since);
+        since = now();
+        startRotary(shared, slot, tiles / SLOTS & 1, s);
+        warpgroupWait<0>();
+        pin(s);
+        count(shared, 9, since);
+        since = now();
+        const bool last = tile + 1 == endTile;
+        if (last && lane == 0) barrierArrive(sharedAddress(&shared.queriesFree));
+        mask(a, item, shared, stageOf(at), tile * TILE, s);
+        softmax(a, shared, slot, tile == firstTile, s, top, sum, p);
+        // All of the warpgroup's products have read the rotary box.
+        meet(SCORERS, 128);
+        storeProbabilities(sharedAddress(shared.rotary[slot]), p);
+        if (last) storeStats(shared, items, top, sum);
+        pending = slot;
+        count(shared, 3, since);
+#ifdef STAMPS
+        if (threadIdx.x % 128 == 0) shared.clocks[15]++;
+#endif
+      }
     }
     fenceForAsync();
-    announce(group == 0 ? EVEN_READY : ODD_READY, CONSUMERS);
+    announceSlot(shared, pending);
   }
 
-  static __device__ __forceinline__ void readTops(const Shared& shared, int group, float (&top)[2]) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    top[0] = shared.tops[group][warp * 16 + lane / 4];
-    top[1] = shared.tops[group][warp * 16 + lane / 4 + 8];
-  }
+  // Values ------------------------------------------------------------------------------------------------------------
 
-  /** Starts out += p · this warpgroup's half of the tile's values, p in registers. */
-  static __device__ __forceinline__ void startOwn(Shared& shared, int group, const uint32_t (&p)[4][4], State& state) {
-    const uint32_t values = sharedAddress(shared.stages[group]) + group * (HALF_BOXES * BOX_BYTES);
+  /** Starts out += probabilities · this warpgroup's half of the stage's values. */
+  static __device__ __forceinline__ void startValues(Shared& shared, int stage, int slot, int group, float (&out)[HALF / 2]) {
+    const uint32_t values = uniform(sharedAddress(shared.stages[stage]) + group * (HALF_BOXES * BOX_BYTES));
+    const uint32_t p = uniform(sharedAddress(shared.rotary[slot]));
     warpgroupArrive();
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-      WgmmaRegisters<T, HALF, 1>::run(state.out, p[k], describe(values + k * 2048, BOX_BYTES));
+      Wgmma<T, HALF, 0, 1>::run(out, describe(p + k * 32), describe(values + k * 2048, BOX_BYTES));
     }
     warpgroupCommit();
   }
 
-  /** The same with the other warpgroup's probabilities, from shared memory; that one has seen the tile's boxes arrive. */
-  static __device__ __forceinline__ void startOther(Shared& shared, int group, State& state) {
-    const int stage = group ^ 1;
-    const uint32_t tile = sharedAddress(shared.stages[stage]);
-    const uint32_t values = tile + group * (HALF_BOXES * BOX_BYTES), p = tile + LATENT_BOXES * BOX_BYTES;
-    warpgroupArrive();
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-      Wgmma<T, HALF, 0, 1>::run(state.out, describe(p + k * 32), describe(values + k * 2048, BOX_BYTES));
-    }
-    warpgroupCommit();
-  }
-
-  /** This warpgroup needs its half of that stage no more; `peer` is the other block of the pair, or −1. */
-  static __device__ __forceinline__ void release(Shared& shared, int stage, int group, int peer) {
+  /** Tells both blocks of the pair, or this one where `peer` is −1, that this warp is through with something. */
+  static __device__ __forceinline__ void arriveAtBoth(uint32_t barrier, int peer) {
     if (threadIdx.x % 32 != 0) return;
-    const uint32_t barrier = sharedAddress(&shared.empty[stage][group]);
     barrierArrive(barrier);
     if (peer >= 0) barrierArriveRelaxedAt(barrier, peer);
   }
 
-  /** The first warpgroup's part of an item. */
-  static __device__ __forceinline__ void evenTiles(const Arguments& a, const Item& item, const Place& place, int peer,
-                                                   Shared& shared, int items, int& uses, State& state) {
-    const int endTile = item.endTile;
-    float s[32], next[2];
-    uint32_t p[4][4], kept[KEPT][4];
-    keepQueries(shared, items, kept);
-    startScores<0, BOXES - 1>(shared, 0, uses & 1, kept, s);
-    startScores<BOXES - 1, BOXES>(shared, 0, uses & 1, kept, s);
-    warpgroupWait<1>();
-    if (item.firstTile + 1 < endTile) announce(EVEN_SCORED, CONSUMERS);
-    warpgroupWait<0>();
-    pin(s);
-    for (int tile = item.firstTile;; tile += 2) {
-      mask(a, item, place, shared, 0, tile * TILE, s, next);
-      next[0] = lazyTop(state.top[0], next[0]);
-      next[1] = lazyTop(state.top[1], next[1]);
-      if (__any_sync(~0u, rises(state, next))) raise(state, next);
-      exponentiate(scaleOf(a), s, state.top, state.sum, p);
-      share(shared, 0, p, state.top);
-      uses++;
-      if (tile + 1 >= endTile) break;
-      meet(ODD_SCORED, CONSUMERS);
-      startOwn(shared, 0, p, state);
-      meet(ODD_READY, CONSUMERS);
-      readTops(shared, 1, next);
-      warpgroupWait<0>();
-      pin(state.out);
-      release(shared, 0, 0, peer);
-      if (__any_sync(~0u, rises(state, next))) raise(state, next);
-      startOther(shared, 0, state);
-      if (tile + 2 >= endTile) {
-        warpgroupWait<0>();
-        pin(state.out);
-        release(shared, 1, 0, peer);
-        return;
-      }
-      // A first part of the scores lies behind the last values in the tensor core's queue: it has work while this warpgroup wakes up.
-      startScores<0, 2>(shared, 0, uses & 1, kept, s);
-      warpgroupWait<1>();
-      release(shared, 1, 0, peer);
-      startScores<2, BOXES - 1>(shared, 0, uses & 1, kept, s);
-      startScores<BOXES - 1, BOXES>(shared, 0, uses & 1, kept, s);
-      warpgroupWait<1>();
-      if (tile + 3 < endTile) announce(EVEN_SCORED, CONSUMERS);
-      warpgroupWait<0>();
-      pin(s);
-      pin(state.out);
-    }
-    startOwn(shared, 0, p, state);
-    warpgroupWait<0>();
-    pin(state.out);
-    release(shared, 0, 0, peer);
+  /** This warp needs that half of the stage no more. */
+  static __device__ __forceinline__ void release(Shared& shared, int stage, int half, int peer) {
+    arriveAtBoth(sharedAddress(&shared.empty[stage][half]), peer);
   }
 
-  /** The second warpgroup's part. */
-  static __device__ __forceinline__ void oddTiles(const Arguments& a, const Item& item, const Place& place, int peer,
-                                                  Shared& shared, int items, int& uses, State& state) {
-    const int endTile = item.endTile;
-    float s[32], next[2];
-    uint32_t p[4][4], kept[KEPT][4];
-    keepQueries(shared, items, kept);
-    for (int tile = item.firstTile + 1; tile < endTile; tile += 2) {
-      meet(EVEN_SCORED, CONSUMERS);
-      startScores<0, BOXES>(shared, 1, uses++ & 1, kept, s);
-      meet(EVEN_READY, CONSUMERS);
-      readTops(shared, 0, next);
-      raiseWaiting(1, state, next);
-      startOther(shared, 1, state);
-      warpgroupWait<1>();
-      announce(ODD_SCORED, CONSUMERS);
-      pin(s);
-      mask(a, item, place, shared, 1, tile * TILE, s, next);
-      next[0] = lazyTop(state.top[0], next[0]);
-      next[1] = lazyTop(state.top[1], next[1]);
-      float added[2] = {0.f, 0.f};
-      exponentiate(scaleOf(a), s, next, added, p);
-      share(shared, 1, p, next);
-      raiseWaiting(1, state, next);
-      state.sum[0] += added[0];
-      state.sum[1] += added[1];
-      startOwn(shared, 1, p, state);
-      warpgroupWait<1>();
-      release(shared, 0, 1, peer);
-      warpgroupWait<0>();
-      pin(state.out);
-      release(shared, 1, 1, peer);
-    }
-    if ((endTile - item.firstTile) % 2 == 0) return;
-    meet(EVEN_READY, CONSUMERS);
-    readTops(shared, 0, next);
-    raiseWaiting(1, state, next);
-    startOther(shared, 1, state);
-    warpgroupWait<0>();
-    pin(state.out);
-    release(shared, 0, 1, peer);
-  }
-
-  /** Sums over both warpgroups. */
-  static __device__ __forceinline__ void totalSums(Shared& shared, int group, State& state) {
+  /** Multiplies outputs where a maximum has risen. */
+  static __device__ __forceinline__ void rescale(const Shared& shared, int slot, float (&out)[HALF / 2]) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    if (shared.raised[slot][warp] == 0) return;
+    const float factor[2] = {shared.factors[slot][warp * 16 + lane / 4], shared.factors[slot][warp * 16 + lane / 4 + 8]};
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      state.sum[half] += __shfl_xor_sync(~0u, state.sum[half], 1);
-      state.sum[half] += __shfl_xor_sync(~0u, state.sum[half], 2);
-      if (lane % 4 == 0) shared.sums[group][warp * 16 + lane / 4 + half * 8] = state.sum[half];
+    for (int i = 0; i < HALF / 2; i++) out[i] *= factor[i / 2 % 2];
+    pin(out);
+  }
+
+  /** The next item of this warp; false when there is none. */
+  static __device__ __forceinline__ bool takeStretch(const Arguments& a, Walk& walk, Stretch& stretch) {
+    __syncwarp();
+    const bool found = threadIdx.x % 32 == 0 && nextStretch(a, walk, stretch);
+    const bool any = uniform(found) != 0;
+    __syncwarp();
+    return any;
+  }
+
+  static __device__ void multiply(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap, Shared& shared) {
+    const int warp = uniform(threadIdx.x / 32), group = warp / 4;
+    Walk& walk = shared.walks[warp];
+    Stretch& item = shared.items[warp];
+    const bool fetchesHalf = warp % 4 == 0;
+    Ahead& ahead = shared.aheads[min(group + warp % 4, 2)];
+    if (fetchesHalf || warp == ROTARY_FETCHER) {
+      if (walk.unit < walk.end || walk.total == 0) waitForEarlier();
+      openAhead(a, walk, ahead, fetchesHalf);
     }
-    meet(ALL_CONSUMERS, CONSUMERS);
+    // Position of the ring, tiles so far: where they are negative, the ring has yet to be filled.
+    int at = -STAGES, tiles = -SLOTS;
+#pragma unroll 1
+    for (; at < 0; at++) {
+      if (fetchesHalf) fetchHalf(a, map, queryMap, shared, shared.peer, ahead, group, at + STAGES);
+    }
+#pragma unroll 1
+    for (; tiles < 0; tiles++) {
+      if (warp == ROTARY_FETCHER) fetchRotary(a, map, shared, shared.peer, ahead, tiles + SLOTS);
+    }
+    while (takeStretch(a, walk, item)) {
+      const int firstTile = uniform(item.firstTile), endTile = uniform(item.endTile), splits = uniform(item.splits);
+      float out[HALF / 2];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      state.sum[half] += shared.sums[group ^ 1][warp * 16 + lane / 4 + half * 8];
+      for (int i = 0; i < HALF / 2; i++) out[i] = 0.f;
+      // Before the first tile, the ring brings the queries.
+#pragma unroll 1
+      for (int tile = firstTile - 1; tile < endTile; tile++, at++) {
+        unsigned since = now();
+        if (tile >= firstTile) {
+          const int slot = tiles % SLOTS;
+          barrierWait(sharedAddress(&shared.ready[slot]), tiles / SLOTS & 1);
+          count(shared, 4 + group * 2, since);
+          since = now();
+          rescale(shared, slot, out);
+          startValues(shared, stageOf(at), slot, group, out);
+          warpgroupWait<0>();
+          pin(out);
+          count(shared, 5 + group * 2, since);
+          since = now();
+          arriveAtBoth(sharedAddress(&shared.rotaryEmpty[slot]), shared.peer);
+          if (tile + 1 == endTile && splits == 1) writeAlone(a, shared, item, stageOf(at), group, out);
+          release(shared, stageOf(at), group, shared.peer);
+          if (warp == ROTARY_FETCHER) fetchRotary(a, map, shared, shared.peer, ahead, tiles + SLOTS);
+          tiles++;
+        }
+        if (fetchesHalf) fetchHalf(a, map, queryMap, shared, shared.peer, ahead, group, at + STAGES);
+        if (tile >= firstTile) count(shared, 12 + group, since);
+      }
+      if (splits > 1) writePart(a, shared, partOf(a, walk, item, shared.rowBlock), group, out);
+    }
+  }
+
+  /** The maxima and sums of this thread's two rows. */
+  static __device__ __forceinline__ void readStats(Shared& shared, float2 (&stats)[2]) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    stats[0] = shared.stats[warp * 16 + lane / 4];
+    stats[1] = shared.stats[warp * 16 + lane / 4 + 8];
+    __syncwarp();
+    if (lane == 0) barrierArrive(sharedAddress(&shared.statsFree));
+  }
+
+  /** The merges of all sequences that this block has parts of; after all of its items, so that nothing waits for others before. */
+  static __device__ __forceinline__ void mergeAll(const Arguments& a, Shared& shared) {
+    const int warp = uniform(threadIdx.x / 32);
+    Walk& walk = shared.walks[warp];
+    Stretch& item = shared.items[warp];
+    meet(ALL_CONSUMERS, CONSUMERS);
+    // All parts are announced before the first merge, so that no merge waits for another block's.
+    if (threadIdx.x == 0) {
+      fenceDevice();
+      for (walk = shared.start; nextStretch(a, walk, item);) {
+        if (item.splits > 1) atomicAdd(Sharing::countersOf(a, shared.rowBlock, item.sequence), 1);
+      }
+    }
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) walk = shared.start;
+    while (takeStretch(a, walk, item)) {
+      if (item.splits == 1) continue;
+      constexpr int STEPS = STRIPS / 2;
+      const int slices = min(item.splits, STEPS);
+      const Parts parts(a, walk, item, shared.rowBlock);
+      Sharing sharing(a, shared.rowBlock, item, slices, shared.slice);
+      for (int slice; sharing.take(slice);) {
+        for (int step = slice * STEPS / slices; step < (slice + 1) * STEPS / slices; step++) {
+          if (item.splits <= 4) mergeStrips<4>(a, item, shared.rowBlock, parts, step);
+          else mergeStrips<MERGED_AT_ONCE>(a, item, shared.rowBlock, parts, step);
+        }
+      }
+      // Nobody may ask for another merge's slice before all have seen that this one's are gone.
+      meet(ALL_CONSUMERS, CONSUMERS);
     }
   }
 
   /** The result of a sequence that no other block has a part of. */
-  static __device__ __forceinline__ void writeAlone(const Arguments& a, const Item& item, const Place& place, int group,
-                                                    const State& state) {
+  static __device__ __forceinline__ void writeAlone(const Arguments& a, Shared& shared, const Stretch& item, int stage, int group,
+                                                    float (&out)[HALF / 2]) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int row = place.rowBlock * ROWS + warp * 16 + lane / 4 + half * 8;
-      if (row >= a.rows) continue;
-      const size_t target = static_cast<size_t>(item.sequence) * a.rows + row;
-      const bool seen = state.sum[half] > 0.f;
-      const float factor = seen ? 1.f / state.sum[half] : 0.f;
-#pragma unroll
-      for (int j = 0; j < STRIPS; j++) {
-        writePair<T>(a, target * D_C + group * HALF + lane % 4 * 2 + j * 8, state.out[j * 4 + half * 2] * factor,
-                     state.out[j * 4 + half * 2 + 1] * factor);
-      }
-      if (group == 0 && lane % 4 == 0) {
-        a.lse[target] = seen ? (state.top[half] + log2f(state.sum[half])) * LN_2 : -NEGATIVE_INFINITY;
-      }
-    }
-  }
-
-  /** The same in 16 bits, by way of the queries' memory, from which the copy engine writes whole rows. */
-  static __device__ __forceinline__ void writeStaged(const Arguments& a, Shared& shared, const Item& item, const Place& place,
-                                                     int group, const State& state) {
-    // 16 bytes more than a row: the eight rows that a warp stores to at once begin in different banks.
-    constexpr int PITCH_BYTES = D_C * 2 + 16;
-    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32 % 4;
-    const size_t first = static_cast<size_t>(item.sequence) * a.rows + place.rowBlock * ROWS;
-    const int rows = a.rows - place.rowBlock * ROWS;
-    const uint32_t staging = sharedAddress(shared.queries);
+    float2 stats[2];
+    readStats(shared, stats);
+    const size_t first = static_cast<size_t>(item.sequence) * a.rows + shared.rowBlock * ROWS;
+    const int rows = a.rows - shared.rowBlock * ROWS;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = warp * 16 + lane / 4 + half * 8;
-      const bool seen = state.sum[half] > 0.f;
-      const float factor = seen ? 1.f / state.sum[half] : 0.f;
-      const uint32_t target = staging + row * PITCH_BYTES + (group * HALF + lane % 4 * 2) * 2;
+      const bool seen = stats[half].y > 0.f;
+      const float factor = seen ? __fdividef(1.f, stats[half].y) : 0.f;
 #pragma unroll
       for (int j = 0; j < STRIPS; j++) {
-        const uint32_t pair = pack<T>(state.out[j * 4 + half * 2] * factor, state.out[j * 4 + half * 2 + 1] * factor);
-        asm volatile("st.shared.b32 [%0], %1;" ::"r"(target + j * 16), "r"(pair) : "memory");
+        out[j * 4 + half * 2] *= factor;
+        out[j * 4 + half * 2 + 1] *= factor;
       }
       if (group == 0 && lane % 4 == 0 && row < rows) {
-        a.lse[first + row] = seen ? (state.top[half] + log2f(state.sum[half])) * LN_2 : -NEGATIVE_INFINITY;
+        a.lse[first + row] = seen ? (stats[half].x + log2f(stats[half].y)) * LN_2 : -NEGATIVE_INFINITY;
       }
     }
-    fenceForAsync();
-    meet(ALL_CONSUMERS, CONSUMERS);
-    if (thread >= ROWS || thread >= rows) return;
-    copyOut(static_cast<T*>(a.out) + (first + thread) * D_C, staging + thread * PITCH_BYTES, D_C * 2);
+    if (a.outFloat) {
+      writeFloats(a, first, rows, group, out);
+    } else {
+      writeStaged(a, sharedAddress(shared.stages[stage]) + group * (HALF_BOXES * BOX_BYTES), first, rows, group, out);
+      fenceForAsync();
+      __syncwarp();
+    }
+  }
+
+  static __device__ __forceinline__ void writeFloats(const Arguments& a, size_t first, int rows, int group,
+                                                     const float (&out)[HALF / 2]) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int row = warp * 16 + lane / 4 + half * 8;
+      if (row >= rows) continue;
+      float* target = static_cast<float*>(a.out) + (first + row) * D_C + group * HALF + lane % 4 * 2;
+#pragma unroll
+      for (int j = 0; j < STRIPS; j++) {
+        *reinterpret_cast<float2*>(target + j * 8) = make_float2(out[j * 4 + half * 2], out[j * 4 + half * 2 + 1]);
+      }
+    }
+  }
+
+  /** In 16 bits, by way of the half of the stage that is this warpgroup's: rows leave whole. */
+  static __device__ __forceinline__ void writeStaged(const Arguments& a, uint32_t staging, size_t first, int rows, int group,
+                                                     const float (&out)[HALF / 2]) {
+    constexpr int CHUNKS = HALF / 8, ROWS_AT_ONCE = 32 / CHUNKS;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    // All of the warpgroup's products have read it.
+    meet(1 + group, 128);
+#pragma unroll
+    for (int j = 0; j < STRIPS; j += 2) {
+      const uint32_t pairs[4] = {pack<T>(out[j * 4], out[j * 4 + 1]), pack<T>(out[j * 4 + 2], out[j * 4 + 3]),
+                                 pack<T>(out[j * 4 + 4], out[j * 4 + 5]), pack<T>(out[j * 4 + 6], out[j * 4 + 7])};
+      storeMatrices(swizzled(staging + j / 8 * BOX_BYTES, warp * 16 + lane / 8 % 2 * 8 + lane % 8, j % 8 + lane / 16), pairs);
+    }
+    __syncwarp();
+    const int chunk = lane % CHUNKS;
+#pragma unroll 4
+    for (int i = 0; i < 16; i += ROWS_AT_ONCE) {
+      const int row = warp * 16 + i + lane / CHUNKS;
+      const uint4 piece = loadShared16(swizzled(staging + chunk / 8 * BOX_BYTES, row, chunk % 8));
+      if (row < rows) *reinterpret_cast<uint4*>(static_cast<T*>(a.out) + (first + row) * D_C + group * HALF + chunk * 8) = piece;
+    }
   }
 
   /** A split's part, as its registers lie: strip by strip, four values a thread. */
-  static __device__ __forceinline__ void writePart(const Arguments& a, const Parts& parts, int split, int group,
-                                                   const State& state) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, slot = parts.slotOf(split);
-    float4* target = parts.values<ROWS * D_C>(a, slot) + group * STRIPS * 128 + threadIdx.x % 128;
-#pragma unroll
-    for (int j = 0; j < STRIPS; j++) {
-      __stcg(target + j * 128,
-             make_float4(state.out[j * 4], state.out[j * 4 + 1], state.out[j * 4 + 2], state.out[j * 4 + 3]));
+  static __device__ __forceinline__ void writePart(const Arguments& a, Shared& shared, int part, int group, float (&out)[HALF / 2]) {
+    {
+      float4* const own = partStats<ROWS>(a, part) + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+      float2 stats[2];
+      readStats(shared, stats);
+      if (group == 0 && threadIdx.x % 4 == 0) {
+        __stcg(reinterpret_cast<float2*>(own), stats[0]);
+        __stcg(reinterpret_cast<float2*>(own + 8), stats[1]);
+      }
     }
-    if (group != 0 || lane % 4 != 0) return;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      __stcg(parts.stats<ROWS>(a, slot) + warp * 16 + lane / 4 + half * 8, make_float2(state.top[half], state.sum[half]));
+      float largest = 0.f;
+#pragma unroll
+      for (int i = 0; i < STRIPS * 2; i++) largest = fmaxf(largest, fabsf(out[i / 2 * 4 + half * 2 + i % 2]));
+      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
+      const float inverse = largest > 1e-30f ? __fdividef(1.f, largest) : 0.f;
+      if (threadIdx.x % 4 == 0) {
+        float4* const own = partStats<ROWS>(a, part) + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + half * 8;
+        __stcg(reinterpret_cast<float*>(own) + 2 + group, largest);
+      }
+      uint4* const target = partValues<ROWS * D_C>(a, part) + group * STRIPS / 2 * 128 + threadIdx.x % 128;
+#pragma unroll
+      for (int quad = 0; quad < STRIPS / 4; quad++) {
+        uint32_t pairs[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const int at = (quad * 4 + i) * 4 + half * 2;
+          pairs[i] = pack<f16>(out[at] * inverse, out[at + 1] * inverse);
+        }
+        __stcg(target + (quad * 2 + half) * 128, make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
+      }
     }
   }
 
-  /** Merges a strip of 8 columns a half of the threads: all splits, in their order. */
-  static __device__ __forceinline__ void mergeStrips(const Arguments& a, const Item& item, const Place& place,
-                                                     const Parts& parts, int step) {
-    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32 % 4, strip = step * 2 + thread / 128;
-    const int row = warp * 16 + lane / 4;
-    float4 total = make_float4(0.f, 0.f, 0.f, 0.f);
-    float top[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, sum[2] = {0.f, 0.f};
-    for (int first = 0; first < item.splits; first += MERGED_AT_ONCE) {
+  /** Merges one row's four strips of 8 columns, in each half of the width by a half of the threads: all splits, in their order. */
+  template <int AT_ONCE>
+  static __device__ __forceinline__ void mergeStrips(const Arguments& a, const Item& item, int rowBlock, const Parts& parts, int step) {
+    const int thread = threadIdx.x, lane = thread % 32, group = thread / 128, row = thread / 32 % 4 * 16 + lane / 4 + step % 2 * 8;
+    float total[8] = {}, top = NEGATIVE_INFINITY, sum = 0.f;
+    for (int first = 0; first < item.splits; first += AT_ONCE) {
       // All loads of a round are under way before the first is used: one latency, not one for each split.
-      float2 stat[MERGED_AT_ONCE][2];
-      float4 value[MERGED_AT_ONCE];
+      float4 stat[AT_ONCE];
+      uint4 value[AT_ONCE];
 #pragma unroll
-      for (int k = 0; k < MERGED_AT_ONCE; k++) {
-        const int slot = parts.slotOf(min(first + k, item.splits - 1));
-        stat[k][0] = __ldcg(parts.stats<ROWS>(a, slot) + row);
-        stat[k][1] = __ldcg(parts.stats<ROWS>(a, slot) + row + 8);
-        value[k] = __ldcg(parts.values<ROWS * D_C>(a, slot) + strip * 128 + thread % 128);
+      for (int k = 0; k < AT_ONCE; k++) {
+        const int part = parts.partOf(min(first + k, item.splits - 1));
+        stat[k] = __ldcg(partStats<ROWS>(a, part) + row);
+        value[k] = __ldcg(partValues<ROWS * D_C>(a, part) + (group * STRIPS / 2 + step) * 128 + thread % 128);
       }
-      float weight[MERGED_AT_ONCE][2], before[2];
+      float next = top;
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        float next = top[half];
-#pragma unroll
-        for (int k = 0; k < MERGED_AT_ONCE; k++) {
-          if (first + k >= item.splits) stat[k][half] = make_float2(NEGATIVE_INFINITY, 0.f);
-          next = fmaxf(next, stat[k][half].x);
-        }
-        before[half] = exp2Fast(top[half] - baseOf(next));
-        sum[half] *= before[half];
-        top[half] = next;
-#pragma unroll
-        for (int k = 0; k < MERGED_AT_ONCE; k++) {
-          weight[k][half] = exp2Fast(stat[k][half].x - baseOf(next));
-          sum[half] += weight[k][half] * stat[k][half].y;
-        }
+      for (int k = 0; k < AT_ONCE; k++) {
+        if (first + k >= item.splits) stat[k] = make_float4(NEGATIVE_INFINITY, 0.f, 0.f, 0.f);
+        next = fmaxf(next, stat[k].x);
       }
-      total = make_float4(total.x * before[0], total.y * before[0], total.z * before[1], total.w * before[1]);
+      const float before = exp2Fast(top - baseOf(next));
+      sum *= before;
+      top = next;
 #pragma unroll
-      for (int k = 0; k < MERGED_AT_ONCE; k++) {
-        total.x += weight[k][0] * value[k].x;
-        total.y += weight[k][0] * value[k].y;
-        total.z += weight[k][1] * value[k].z;
-        total.w += weight[k][1] * value[k].w;
+      for (int i = 0; i < 8; i++) total[i] *= before;
+#pragma unroll
+      for (int k = 0; k < AT_ONCE; k++) {
+        const float weight = exp2Fast(stat[k].x - baseOf(next)), scale = weight * (group == 0 ? stat[k].z : stat[k].w);
+        sum += weight * stat[k].y;
+        const uint32_t pairs[4] = {value[k].x, value[k].y, value[k].z, value[k].w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&pairs[i]));
+          total[2 * i] += scale * pair.x;
+          total[2 * i + 1] += scale * pair.y;
+        }
       }
     }
+    const int ownRow = rowBlock * ROWS + row;
+    if (ownRow >= a.rows) return;
+    const size_t target = static_cast<size_t>(item.sequence) * a.rows + ownRow;
+    const float factor = sum > 0.f ? __fdividef(1.f, sum) : 0.f;
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int ownRow = place.rowBlock * ROWS + row + half * 8;
-      if (ownRow >= a.rows) continue;
-      const size_t target = static_cast<size_t>(item.sequence) * a.rows + ownRow;
-      const float factor = sum[half] > 0.f ? 1.f / sum[half] : 0.f;
-      writePair<T>(a, target * D_C + strip * 8 + lane % 4 * 2, (half == 0 ? total.x : total.z) * factor,
-                   (half == 0 ? total.y : total.w) * factor);
-      if (strip == 0 && lane % 4 == 0) {
-        a.lse[target] = sum[half] > 0.f ? (top[half] + log2f(sum[half])) * LN_2 : -NEGATIVE_INFINITY;
-      }
+    for (int i = 0; i < 4; i++) {
+      writePair<T>(a, target * D_C + group * HALF + (step / 2 * 4 + i) * 8 + lane % 4 * 2, total[2 * i] * factor, total[2 * i + 1] * factor);
+    }
+    if (step < 2 && group == 0 && lane % 4 == 0) {
+      a.lse[target] = sum > 0.f ? (top + log2f(sum)) * LN_2 : -NEGATIVE_INFINITY;
     }
   }
 
-  static __device__ void consume(const Arguments& a, Shared& shared, const Place& place, int peer) {
-    const int warp = uniform(threadIdx.x / 32), group = warp / 4;
-    Cursor& cursor = shared.cursors[warp];
-    Item& item = shared.items[warp];
-    cursor = openCursor(a, shared.schedule, place);
-    __syncwarp();
-    int uses = 0;
-    for (int items = 0;; items++) {
-      {
-        Cursor next = cursor;
-        Item found;
-        if (!nextItem(a, shared.schedule, next, found)) break;
-        __syncwarp();
-        cursor = next;
-        item = found;
-        __syncwarp();
-      }
-      State state = {};
-      state.top[0] = state.top[1] = NEGATIVE_INFINITY;
-      if (group == 0) evenTiles(a, item, place, peer, shared, items, uses, state);
-      else oddTiles(a, item, place, peer, shared, items, uses, state);
-      totalSums(shared, group, state);
-      if (item.splits == 1 && !a.outFloat) writeStaged(a, shared, item, place, group, state);
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) barrierArrive(sharedAddress(&shared.queriesFree));
-      if (item.splits == 1) {
-        if (a.outFloat) writeAlone(a, item, place, group, state);
-      } else {
-        const Parts parts(a, shared.schedule, cursor, item, place.rowBlock);
-        writePart(a, parts, item.split, group, state);
-        constexpr int STEPS = D_C / 16;
-        const int slices = min(item.splits, STEPS);
-        Sharing sharing(a, place, item, slices, shared.schedule, cursor.unit >= cursor.end);
-        for (int slice; sharing.take(slice);) {
-          for (int step = slice * STEPS / slices; step < (slice + 1) * STEPS / slices; step++) {
-            mergeStrips(a, item, place, parts, step);
-          }
-        }
-      }
-      meet(ALL_CONSUMERS, CONSUMERS);
+  // -------------------------------------------------------------------------------------------------------------------
+
+  static __device__ __forceinline__ void initBarriers(Shared& shared, bool pair) {
+    for (int stage = 0; stage < STAGES; stage++) {
+      for (int box = 0; box < LATENT_BOXES; box++) barrierInit(sharedAddress(&shared.full[stage][box]), 1);
+      barrierInit(sharedAddress(&shared.empty[stage][0]), pair ? 8 : 4);
+      barrierInit(sharedAddress(&shared.empty[stage][1]), pair ? 8 : 4);
     }
+    for (int slot = 0; slot < SLOTS; slot++) {
+      barrierInit(sharedAddress(&shared.rotaryFull[slot]), 1);
+      barrierInit(sharedAddress(&shared.rotaryEmpty[slot]), pair ? 16 : 8);
+      barrierInit(sharedAddress(&shared.ready[slot]), 4);
+    }
+    barrierInit(sharedAddress(&shared.queriesFree), 4);
+    barrierInit(sharedAddress(&shared.statsFree), 8);
+    barrierInitFence();
   }
 
   static __device__ void run(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap) {
     extern __shared__ __align__(1024) uint8_t memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
     letNextBegin();
+#ifdef STAMPS
+    const unsigned entered = clock();
+    if (threadIdx.x < 16) shared.clocks[threadIdx.x] = 0;
+#endif
     const Pair pair = {clusterSize() == 2, clusterRank()};
     const Place place = placeOfPair(a, pair);
     const int warp = uniform(threadIdx.x / 32);
     if (threadIdx.x == 32) {
       prefetchMap(map);
       prefetchMap(queryMap);
-      for (int stage = 0; stage < 2; stage++) {
-        for (int box = 0; box < BOXES; box++) barrierInit(sharedAddress(&shared.full[stage][box]), 1);
-        barrierInit(sharedAddress(&shared.empty[stage][0]), pair.is ? 8 : 4);
-        barrierInit(sharedAddress(&shared.empty[stage][1]), pair.is ? 8 : 4);
-      }
-      barrierInit(sharedAddress(&shared.queriesFull), 1);
-      barrierInit(sharedAddress(&shared.queriesFree), CONSUMERS / 32);
-      barrierInitFence();
+      initBarriers(shared, pair.is);
+      shared.rowBlock = place.rowBlock;
+      shared.peer = pair.is ? pair.rank ^ 1 : -1;
     }
-    if (warp == 0) buildSchedule(a, shared.schedule);
-    else touchParameters(a, warp);
+    if (warp == 0) {
+      const unsigned since = now();
+      const Walk walk = openWalk(a, place);
+      count(shared, 8, since);
+      shared.start = walk;
+      if (threadIdx.x < WARPS) shared.walks[threadIdx.x] = walk;
+    } else {
+      touchParameters(a, warp);
+    }
     __syncthreads();
     if (pair.is) {
       clusterArrive();
       clusterWait();
     }
-    if (threadIdx.x >= CONSUMERS) {
-      giveRegisters<40>();
-      const int half = warp - CONSUMERS / 32;
-      if (half < 2) produce(a, map, queryMap, shared, place, pair, half);
-      __syncwarp();
+#ifdef STAMPS
+    if (threadIdx.x == 0) shared.clocks[11] += clock() - entered;
+#endif
+    const int peer = pair.is ? pair.rank ^ 1 : -1;
+    if (warp >= SCORER) {
+      takeRegisters<184>();
+      score(a, shared, peer);
     } else {
-      takeRegisters<232>();
-      consume(a, shared, place, pair.is ? pair.rank ^ 1 : -1);
+      giveRegisters<160>();
+      multiply(a, map, queryMap, shared);
+      mergeAll(a, shared);
     }
+#ifdef STAMPS
+    __syncthreads();
+    if (threadIdx.x == 0) shared.clocks[10] += clock() - entered;
+    __syncthreads();
+    if (threadIdx.x < 16 && blockIdx.x < 256) manyRowsStamps[blockIdx.x * 16 + threadIdx.x] = shared.clocks[threadIdx.x];
+#endif
     // The other block of the pair still writes to this one's memory and barriers.
-    if (pair.is) {
+    if (shared.peer >= 0) {
       clusterArrive();
       clusterWait();
     }
@@ -617,6 +822,8 @@ template <typename T, int D_C> struct ManyRows {
   }
 
 MANY_ROWS(bf16, 512)
+#ifndef ONE_BUILD
 MANY_ROWS(bf16, 256)
 MANY_ROWS(f16, 512)
 MANY_ROWS(f16, 256)
+#endif

@@ -34,8 +34,6 @@ struct Schedule {
   /** Units of the longest sequence. */
   int longest;
   int lastArrived;
-  /** The slice of a merge that this block has. */
-  int slice;
 };
 
 /** A piece of one sequence that a cluster works on in one go. */
@@ -260,25 +258,6 @@ __device__ __forceinline__ void touchParameters(const Arguments& a, int warp) {
   else if (warp == 6) asm volatile("" ::"f"(a.softmaxScale), "l"(a.lse));
 }
 
-// What the many-rows kernel shares ------------------------------------------------------------------------------------
-
-/** Two blocks of query rows that read the same tiles, as a cluster; `rank` is this block's. */
-struct Pair {
-  bool is;
-  int rank;
-};
-
-/** Clusters are alone with their tokens here: a block, or a pair of row blocks. */
-__device__ __forceinline__ Place placeOfPair(const Arguments& a, const Pair& pair) {
-  Place place;
-  place.rank = 0;
-  place.size = 1;
-  const int size = pair.is ? 2 : 1, cluster = blockIdx.x / size, clusters = a.rowBlocks / size;
-  place.group = cluster / clusters;
-  place.rowBlock = cluster % clusters * size + pair.rank;
-  return place;
-}
-
 /** Cache rows at which the pieces of a tile begin: one where pages hold 64 tokens or more, four where they hold 16. */
 struct Pieces {
   int row[4];
@@ -369,77 +348,5 @@ template <typename T> __device__ __forceinline__ void writePair(const Arguments&
   if (a.outFloat) *reinterpret_cast<float2*>(static_cast<float*>(a.out) + at) = make_float2(x, y);
   else *reinterpret_cast<uint32_t*>(static_cast<T*>(a.out) + at) = pack<T>(x, y);
 }
-
-/** Where the partial results of an item's sequence lie in scratch. */
-struct Parts {
-  int first, chunks, rowBlock, rowBlocks;
-
-  __device__ __forceinline__ Parts(const Arguments& a, const Schedule& schedule, const Cursor& cursor, const Item& item,
-                                   int rowBlock)
-      : rowBlock(rowBlock), rowBlocks(a.rowBlocks) {
-    const int start = schedule.prefix[item.sequence];
-    chunks = a.splitTiles > 0 ? 0 : 1;
-    first = a.splitTiles > 0 ? start : cursor.group - item.split;
-  }
-
-  /** The slot of a split: a group has at most two unfinished sequences, its first and its last. */
-  __device__ __forceinline__ int slotOf(int split) const {
-    return chunks == 0 ? first + split : 2 * (first + split) + (split == 0 ? 1 : 0);
-  }
-
-  template <int VALUES> __device__ __forceinline__ float4* values(const Arguments& a, int slot) const {
-    return reinterpret_cast<float4*>(a.scratch + (static_cast<size_t>(slot) * rowBlocks + rowBlock) * VALUES);
-  }
-
-  template <int STATS> __device__ __forceinline__ float2* stats(const Arguments& a, int slot) const {
-    return reinterpret_cast<float2*>(a.scratch + a.statsOffset) + (static_cast<size_t>(slot) * rowBlocks + rowBlock) * STATS;
-  }
-};
-
-/** Cycles that a block waits at most for the others' parts before it leaves the merge to them. */
-constexpr int PATIENCE = 20000;
-
-/**
- * The merge of a sequence's parts, once all have arrived, by all blocks that are still there: slices are handed out by a counter. Nobody
- * waits without a limit, so blocks that are not on the GPU yet cannot hang the others; the last to arrive does what is left. The
- * counters (arrived, slices handed out, blocks that are through) are back at 0 afterwards.
- */
-struct Sharing {
-  unsigned* counters;
-  int splits, slices;
-  Schedule& schedule;
-
-  __device__ __forceinline__ Sharing(const Arguments& a, const Place& place, const Item& item, int slices, Schedule& schedule, bool waits)
-      : counters(a.counters + (item.sequence * a.rowBlocks + place.rowBlock) * 3),
-        splits(item.splits),
-        slices(slices),
-        schedule(schedule) {
-    meet(ALL_CONSUMERS, CONSUMERS);
-    if (threadIdx.x != 0) return;
-    fenceDevice();
-    bool all = atomicAdd(counters, 1) == splits - 1;
-    const long long start = clock64();
-    while (!all && waits && clock64() - start < PATIENCE) all = loadAcquire(counters) >= splits;
-    schedule.slice = all ? static_cast<int>(atomicAdd(counters + 1, 1)) : slices;
-    fenceDevice();
-  }
-
-  /** The next slice for this block; false when there is none. */
-  __device__ __forceinline__ bool take(int& slice) {
-    meet(ALL_CONSUMERS, CONSUMERS);
-    slice = schedule.slice;
-    if (slice < slices) {
-      meet(ALL_CONSUMERS, CONSUMERS);
-      if (threadIdx.x == 0) schedule.slice = static_cast<int>(atomicAdd(counters + 1, 1));
-      return true;
-    }
-    if (threadIdx.x == 0 && atomicAdd(counters + 2, 1) == splits - 1) {
-      counters[0] = 0;
-      counters[1] = 0;
-      counters[2] = 0;
-    }
-    return false;
-  }
-};
 
 }  // namespace flashmla

@@ -1,0 +1,232 @@
+// What the many-rows kernel's warps have in common: each block's walk over its share of the tokens, derived from the sequence lengths, and
+// the partial results of blocks that share a sequence.
+#pragma once
+#include "schedule.cuh"
+
+namespace flashmla {
+
+/** Two blocks of query rows that read the same tiles, as a cluster; `rank` is this block's. */
+struct Pair {
+  bool is;
+  int rank;
+};
+
+/** Clusters are alone with their tokens here: a block, or a pair of row blocks. */
+__device__ __forceinline__ Place placeOfPair(const Arguments& a, const Pair& pair) {
+  Place place;
+  place.rank = 0;
+  place.size = 1;
+  const int size = pair.is ? 2 : 1, cluster = blockIdx.x / size, clusters = a.rowBlocks / size;
+  place.group = cluster / clusters;
+  place.rowBlock = cluster % clusters * size + pair.rank;
+  return place;
+}
+
+/** A block's walk over its units (tiles, or splits of fixed size); units are numbered through all sequences. */
+struct Walk {
+  int unit, end, chunk, group;
+  /** The sequence reached, its first unit, its units, its length; units of all sequences. */
+  int sequence, start, units, length, total;
+};
+
+/** A piece of one sequence, whose first unit is `start`. */
+struct Stretch : Item {
+  int start;
+};
+
+__device__ __forceinline__ int lengthOf(const Arguments& a, int sequence) {
+  return max(0, min(__ldg(a.lengths + sequence), a.tableWidth * a.pageSize));
+}
+
+__device__ __forceinline__ int tilesOf(int length) { return max(1, (length + TILE - 1) / TILE); }
+
+/** A sequence without tokens counts as one tile, so that its zeros get written. */
+__device__ __forceinline__ int unitsOf(const Arguments& a, int length) {
+  return a.splitTiles > 0 ? ceilDivide(tilesOf(length), a.splitTiles) : tilesOf(length);
+}
+
+/** Lengths that a lane holds at once: of sequences `base` + lane, + 32 and so on; −1 past the last. */
+constexpr int HELD = 4;
+
+__device__ __forceinline__ void holdLengths(const Arguments& a, int base, int batch, int (&lengths)[HELD]) {
+#pragma unroll
+  for (int k = 0; k < HELD; k++) {
+    const int sequence = base + k * 32 + static_cast<int>(threadIdx.x % 32);
+    lengths[k] = sequence < batch ? __ldg(a.lengths + sequence) : -1;
+  }
+#pragma unroll
+  for (int k = 0; k < HELD; k++) {
+    const int sequence = base + k * 32 + static_cast<int>(threadIdx.x % 32);
+    lengths[k] = sequence < batch ? max(0, min(lengths[k], a.tableWidth * a.pageSize)) : -1;
+  }
+}
+
+/** The walk of this block's cluster; called by a whole warp. */
+__device__ __forceinline__ Walk openWalk(const Arguments& a, const Place& place) {
+  const int lane = threadIdx.x % 32, batch = a.counted ? min(a.batch, __ldg(a.batchCount)) : a.batch;
+  int total = 0, longest = 0, lengths[HELD];
+  for (int base = 0; base < batch; base += 32 * HELD) {
+    holdLengths(a, base, batch, lengths);
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+      const int units = lengths[k] < 0 ? 0 : unitsOf(a, lengths[k]);
+      total += units;
+      longest = max(longest, units);
+    }
+  }
+  total = __reduce_add_sync(~0u, total);
+  longest = __reduce_max_sync(~0u, longest);
+  Walk walk = {};
+  walk.group = place.group;
+  walk.total = total;
+  walk.chunk = max(a.splitTiles > 0 ? 1 : a.leastTiles, ceilDivide(total, a.groups));
+  if (a.splitTiles == 0 && total > 0 && batch > 1) walk.chunk = alignChunk(walk.chunk, longest, place.size);
+  walk.unit = min(total, place.group * walk.chunk);
+  walk.end = min(total, walk.unit + walk.chunk);
+  if (walk.unit == walk.end) return walk;
+  for (int base = 0, before = 0; base < batch; base += 32 * HELD) {
+    if (batch > 32 * HELD) holdLengths(a, base, batch, lengths);
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+      const int units = lengths[k] < 0 ? 0 : unitsOf(a, lengths[k]);
+      int through = units;
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        const int other = __shfl_up_sync(~0u, through, step);
+        if (lane >= step) through += other;
+      }
+      const unsigned past = __ballot_sync(~0u, before + through > walk.unit);
+      if (past != 0) {
+        const int at = __ffs(past) - 1;
+        walk.sequence = base + k * 32 + at;
+        walk.length = __shfl_sync(~0u, lengths[k], at);
+        walk.units = __shfl_sync(~0u, units, at);
+        walk.start = before + __shfl_sync(~0u, through, at) - walk.units;
+        return walk;
+      }
+      before += __shfl_sync(~0u, through, 31);
+    }
+  }
+  return walk;
+}
+
+/** The next piece of the walk; false when there is none. Both may lie in shared memory: one thread calls it then. */
+__device__ __forceinline__ bool nextStretch(const Arguments& a, Walk& walk, Stretch& stretch) {
+  if (walk.unit >= walk.end) return false;
+  while (walk.start + walk.units <= walk.unit) {
+    walk.start += walk.units;
+    walk.sequence++;
+    walk.length = lengthOf(a, walk.sequence);
+    walk.units = unitsOf(a, walk.length);
+  }
+  const int start = walk.start, stop = start + walk.units;
+  stretch.sequence = walk.sequence;
+  stretch.length = walk.length;
+  stretch.start = start;
+  if (a.splitTiles > 0) {
+    stretch.split = walk.unit - start;
+    stretch.splits = walk.units;
+    stretch.firstTile = stretch.split * a.splitTiles;
+    stretch.endTile = min(stretch.firstTile + a.splitTiles, tilesOf(stretch.length));
+    walk.unit++;
+    return true;
+  }
+  const int end = min(walk.end, stop), chunkStart = walk.group * walk.chunk;
+  // Only a block's first and last sequence go beyond its share.
+  int before = 0, after = 0;
+  for (int edge = chunkStart; start < edge; edge -= walk.chunk) before++;
+  for (int edge = chunkStart + walk.chunk; edge < stop; edge += walk.chunk) after++;
+  stretch.split = before;
+  stretch.splits = before + 1 + after;
+  stretch.firstTile = walk.unit - start;
+  stretch.endTile = end - start;
+  walk.unit = end;
+  return true;
+}
+
+/** The place in scratch of a part: a group has at most two unfinished sequences, its first and its last, and splits of fixed size one each. */
+__device__ __forceinline__ int partOf(const Arguments& a, const Walk& walk, const Stretch& stretch, int rowBlock) {
+  const int slot = a.splitTiles > 0 ? stretch.start + stretch.split : 2 * walk.group + (stretch.split == 0 ? 1 : 0);
+  return slot * a.rowBlocks + rowBlock;
+}
+
+/** A part's values in 16 bits, 8 together. */
+template <int VALUES> __device__ __forceinline__ uint4* partValues(const Arguments& a, int part) {
+  return reinterpret_cast<uint4*>(a.scratch) + static_cast<size_t>(part) * (VALUES / 8);
+}
+
+template <int STATS> __device__ __forceinline__ float4* partStats(const Arguments& a, int part) {
+  return reinterpret_cast<float4*>(a.scratch + a.statsOffset) + static_cast<size_t>(part) * STATS;
+}
+
+/** Where all parts of a stretch's sequence lie. */
+struct Parts {
+  int first, chunks, rowBlock, rowBlocks;
+
+  __device__ __forceinline__ Parts(const Arguments& a, const Walk& walk, const Stretch& stretch, int rowBlock)
+      : rowBlock(rowBlock), rowBlocks(a.rowBlocks) {
+    chunks = a.splitTiles > 0 ? 0 : 1;
+    first = a.splitTiles > 0 ? stretch.start : walk.group - stretch.split;
+  }
+
+  __device__ __forceinline__ int partOf(int split) const {
+    const int slot = chunks == 0 ? first + split : 2 * (first + split) + (split == 0 ? 1 : 0);
+    return slot * rowBlocks + rowBlock;
+  }
+};
+
+/** Cycles that a block waits at most for the others' parts before it leaves the merge to them. */
+constexpr int PATIENCE = 20000;
+
+/**
+ * The merge of a sequence's parts, once all have arrived, by all blocks that are still there: slices are handed out by a counter. Nobody
+ * waits without a limit, so blocks that are not on the GPU yet cannot hang the others; the last to arrive does what is left. The
+ * counters (arrived, slices handed out, blocks that are through) are back at 0 afterwards. Threads 0 to 255 call it.
+ */
+struct Sharing {
+  unsigned* counters;
+  int splits, slices;
+  /** In shared memory: the slice that this block has. */
+  int& current;
+
+  static __device__ __forceinline__ unsigned* countersOf(const Arguments& a, int rowBlock, int sequence) {
+    return a.counters + (sequence * a.rowBlocks + rowBlock) * 3;
+  }
+
+  /** Says that this block's part is written; once a part, some time before its merge. */
+  static __device__ __forceinline__ void arrive(const Arguments& a, int rowBlock, int sequence) {
+    meet(ALL_CONSUMERS, CONSUMERS);
+    if (threadIdx.x != 0) return;
+    fenceDevice();
+    atomicAdd(countersOf(a, rowBlock, sequence), 1);
+  }
+
+  __device__ __forceinline__ Sharing(const Arguments& a, int rowBlock, const Stretch& stretch, int slices, int& current)
+      : counters(countersOf(a, rowBlock, stretch.sequence)), splits(stretch.splits), slices(slices), current(current) {
+    if (threadIdx.x != 0) return;
+    bool all = loadAcquire(counters) >= splits;
+    const long long start = clock64();
+    while (!all && clock64() - start < PATIENCE) all = loadAcquire(counters) >= splits;
+    current = all ? static_cast<int>(atomicAdd(counters + 1, 1)) : slices;
+    fenceDevice();
+  }
+
+  /** The next slice for this block; false when there is none. */
+  __device__ __forceinline__ bool take(int& slice) {
+    meet(ALL_CONSUMERS, CONSUMERS);
+    slice = current;
+    if (slice < slices) {
+      meet(ALL_CONSUMERS, CONSUMERS);
+      if (threadIdx.x == 0) current = static_cast<int>(atomicAdd(counters + 1, 1));
+      return true;
+    }
+    if (threadIdx.x == 0 && atomicAdd(counters + 2, 1) == splits - 1) {
+      counters[0] = 0;
+      counters[1] = 0;
+      counters[2] = 0;
+    }
+    return false;
+  }
+};
+
+}  // namespace flashmla
