@@ -1,5 +1,5 @@
-// Entries of a latent cache in 16 or 8 bits as f16, eight values at a time: exact but for values past f16's range, which are clamped, and
-// below its normal range, which lose bits. Instead of latent.wgsl; LATENT_DTYPE: 1 f16, 2 bf16, 3 fp8.
+// Entries of a latent cache in 16 or 8 bits as f16, eight values at a time: exact but for those below f16's normal range, which lose
+// bits; past its range (65,504) they are no numbers any more. Instead of latent.wgsl; LATENT_DTYPE: 1 f16, 2 bf16, 3 fp8.
 
 /// Groups of eight values of an entry.
 const ENTRY_OCTS = (LATENT + ROPE) / 8u;
@@ -25,51 +25,36 @@ fn fetchOct(slot: u32, oct: u32) -> vec4u {
 #endif
 }
 
-/// Two float32 as f16, in one word: NVIDIA's compiler stores neighbouring values of words together, converted ones one by one.
-fn packF16(value: vec2f) -> vec2h {
-  return clamp(bitcast<vec2h>(pack2x16float(value)), vec2h(-65504.0), vec2h(65504.0));
-}
+/// Four float32 as f16 in two words.
+fn packFour(value: vec4f) -> vec2u { return vec2u(pack2x16float(value.xy), pack2x16float(value.zw)); }
 
-fn toF16(value: vec4f) -> vec4h {
-  return vec4h(packF16(value.xy), packF16(value.zw));
-}
-
-fn bf16ToF16(words: vec2u) -> vec4h {
-  return toF16(bitcast<vec4f>(vec4u(words.x << 16u, words.x & 0xffff0000u, words.y << 16u, words.y & 0xffff0000u)));
+fn packBf16(words: vec2u) -> vec2u {
+  return packFour(bitcast<vec4f>(vec4u(words.x << 16u, words.x & 0xffff0000u, words.y << 16u, words.y & 0xffff0000u)));
 }
 
 /// Four e4m3 values times their scale: as f16 they have the same fraction and an exponent that is 8 too small.
-fn e4m3ToF16(word: u32, scale: f32) -> vec4h {
+fn packE4m3(word: u32, scale: f32) -> vec2u {
   let low = ((word & 0x7fu) << 7u) | ((word & 0x80u) << 8u) | ((word & 0x7f00u) << 15u) | ((word & 0x8000u) << 16u);
   let upper = word >> 16u;
   let high = ((upper & 0x7fu) << 7u) | ((upper & 0x80u) << 8u) | ((upper & 0x7f00u) << 15u) | ((upper & 0x8000u) << 16u);
-  return toF16(vec4f(unpack2x16float(low), unpack2x16float(high)) * 256.0 * scale);
+  return packFour(vec4f(unpack2x16float(low), unpack2x16float(high)) * 256.0 * scale);
 }
 
-/// The first four of the eight values.
-fn lowOct(words: vec4u, oct: u32) -> vec4h {
+/// What `fetchOct` found, as eight f16 in four words. They are to be masked before they are taken apart into workgroup memory, by a mask
+/// that is all ones where they are wanted, pair after pair in the order of their addresses: NVIDIA's compiler then stores several together,
+/// which values that it has converted itself, or takes from vectors of four, are not.
+fn packOct(words: vec4u, oct: u32) -> vec4u {
 #if LATENT_DTYPE == 1
-  return vec4h(bitcast<vec2h>(words.x), bitcast<vec2h>(words.y));
+  return words;
 #endif
 #if LATENT_DTYPE == 2
-  return bf16ToF16(words.xy);
+  return vec4u(packBf16(words.xy), packBf16(words.zw));
 #endif
 #if LATENT_DTYPE == 3
-  if (oct < LATENT / 8u) { return e4m3ToF16(words.x, bitcast<f32>(words.z)); }
-  return bf16ToF16(words.xy);
-#endif
-}
-
-/// The last four of the eight values.
-fn highOct(words: vec4u, oct: u32) -> vec4h {
-#if LATENT_DTYPE == 1
-  return vec4h(bitcast<vec2h>(words.z), bitcast<vec2h>(words.w));
-#endif
-#if LATENT_DTYPE == 2
-  return bf16ToF16(words.zw);
-#endif
-#if LATENT_DTYPE == 3
-  if (oct < LATENT / 8u) { return e4m3ToF16(words.y, bitcast<f32>(words.z)); }
-  return bf16ToF16(words.zw);
+  if (oct < LATENT / 8u) {
+    let scale = bitcast<f32>(words.z);
+    return vec4u(packE4m3(words.x, scale), packE4m3(words.y, scale));
+  }
+  return vec4u(packBf16(words.xy), packBf16(words.zw));
 #endif
 }

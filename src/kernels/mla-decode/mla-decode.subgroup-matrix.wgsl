@@ -1,10 +1,10 @@
 // The split stage on subgroup matrices (f16 × f16 → f32, 16 × 16 × 16; subgroups of 32): the same blocks, splits and partials as
-// mla-decode.wgsl. A workgroup has 16 rows and eight subgroups. Entries pass through workgroup memory as f16, TILE tokens at a time, the
+// mla-decode.wgsl. A workgroup has 16 rows and SUBGROUPS subgroups. Entries pass through workgroup memory as f16, TILE tokens at a time, the
 // next tile's on their way in registers meanwhile. The subgroups share the channels of the scores (and the tokens, 16 each) and then the
 // channels of the outputs, whose sums stay in registers. Matrices are variables, not arrays, which would live in memory: `#for` repeats
 // lines with the number in place of $i.
 //
-// Entries in 16 or 8 bits are exact in f16 (past its range they are clamped); queries and probabilities are TERMS f16 each: with two,
+// Entries in 16 or 8 bits are exact in f16 (within its range); queries and probabilities are TERMS f16 each: with two,
 // results are those of float32. The first of two is cut off, not rounded: compilers take a value rounded to f16 and back for the value.
 //
 // Sums are relative to a maximum that lags: it moves only where a row's scores exceed it by more than 2^8, so that the outputs,
@@ -13,19 +13,21 @@
 // Workgroup memory is indexed by expressions of the invocation's index whose range the compiler sees: otherwise it limits each index,
 // and neighbouring values are stored one by one.
 //
-// Constants: LATENT, ROPE, LATENT_DTYPE, PAGE_SIZE, ROWS = 16, MODE, COUNTED, TERMS (1 or 2), TILE (16 or 32), OUTPUTS = LATENT / 128,
-// STEPS_EACH = ⌈(LATENT + ROPE) / 16 / KEY_GROUPS⌉, FETCHES = LATENT / 8 / LANES.
+// Constants: LATENT, ROPE, LATENT_DTYPE, PAGE_SIZE, ROWS = 16, MODE, COUNTED, TERMS (1 or 2), TILE (16 or 32), SUBGROUPS (8 or 16), OUTPUTS = LATENT / 16 / SUBGROUPS,
+// STEPS_EACH = ⌈(LATENT + ROPE) / 16 / KEY_GROUPS⌉, UNEVEN (whether the division leaves a rest), FETCHES = LATENT / 8 / LANES.
 #include "../common/grid.wgsl"
 #include "../common/latent-octs.wgsl"
 #include "./mla-decode.blocks.wgsl"
 
-const WORKGROUP = 256u;
+const WORKGROUP = 32u * SUBGROUPS;
 const SPLIT_STEP = 64u;
 const TOKEN_GROUPS = TILE / 16u;
 /// Subgroups that share the channels of the scores of 16 tokens.
-const KEY_GROUPS = 8u / TOKEN_GROUPS;
+const KEY_GROUPS = SUBGROUPS / TOKEN_GROUPS;
 /// Invocations that fetch a token's entry.
 const LANES = WORKGROUP / TILE;
+/// Invocations that bring a row of queries.
+const QUERY_LANES = WORKGROUP / 16u;
 /// Values of a row of keys, with 16 bytes between rows so that they begin in different banks.
 const LATENT_OCTS = LATENT / 8u;
 const ROPE_OCTS = ROPE / 8u;
@@ -35,6 +37,7 @@ const PROBABILITY_STRIDE = TILE + 8u;
 const LAG = 8.0;
 /// The bits of a float32 that f16 has.
 const CUT = 0xffffe000u;
+const ALL = 0xffffffffu;
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
@@ -44,7 +47,7 @@ alias Sum = subgroup_matrix_result<f32, 16, 16>;
 /// Entries of the tile; before the first one, the queries.
 var<workgroup> keys: array<f16, TILE * STRIDE>;
 /// Each subgroup's share of the scores; also where outputs are rescaled and leave.
-var<workgroup> shares: array<f32, 8u * 256u>;
+var<workgroup> shares: array<f32, SUBGROUPS * 256u>;
 /// [TERMS, 16, TILE].
 var<workgroup> probabilities: array<f16, TERMS * 16u * PROBABILITY_STRIDE>;
 var<workgroup> rescale: array<f32, 16>;
@@ -86,7 +89,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   var nextSlot = slotBefore(block.tableRow, begin + TILE + token, to);
 
   // Queries. Row and octs of an invocation.
-  let queryRow = local / 16u;
+  let queryRow = local / QUERY_LANES;
   let queryBase = ((block.sequence * totalRows + block.first) + min(queryRow, block.rows - 1u)) * (ENTRY_OCTS * 2u);
   let ownKeys = subgroup % KEY_GROUPS;
   let ownTokens = subgroup / KEY_GROUPS;
@@ -97,19 +100,25 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 #endif
 #endfor
 #for term TERMS
-  for (var i = 0u; i < (ENTRY_OCTS + 15u) / 16u; i++) {
-    let oct = min(local % 16u + 16u * i, ENTRY_OCTS - 1u);
-    let low = queryPart(q[queryBase + oct * 2u], queryRow < block.rows, $term);
-    let high = queryPart(q[queryBase + oct * 2u + 1u], queryRow < block.rows, $term);
+  for (var i = 0u; i < (ENTRY_OCTS + QUERY_LANES - 1u) / QUERY_LANES; i++) {
+    let oct = min(local % QUERY_LANES + QUERY_LANES * i, ENTRY_OCTS - 1u);
+    let mask = select(0u, ALL, queryRow < block.rows);
+    let low = queryPart(q[queryBase + oct * 2u], $term);
+    let high = queryPart(q[queryBase + oct * 2u + 1u], $term);
+    let words = vec4u(low, high) & vec4u(mask);
     let at = queryRow * STRIDE + oct * 8u;
-#for k 4
-    keys[at + $ku] = low[$k];
-    keys[at + 4u + $ku] = high[$k];
+#for w 4
+    let pair$w = bitcast<vec2h>(words[$w]);
+    keys[at + 2u * $wu] = pair$w.x;
+    keys[at + 2u * $wu + 1u] = pair$w.y;
 #endfor
   }
   workgroupBarrier();
 #for i STEPS_EACH
-  if (ownKeys + KEY_GROUPS * $iu < STEPS) {
+#if UNEVEN
+  if (ownKeys + KEY_GROUPS * $iu < STEPS)
+#endif
+  {
 #if $term == 0
     query$i = subgroupMatrixLoad<Left>(&keys, (ownKeys + KEY_GROUPS * $iu) * 16u, false, STRIDE);
 #else
@@ -123,34 +132,33 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 #for j OUTPUTS
   var sum$j: Sum;
 #endfor
-  // While the softmax is taken, sixteen invocations share a row, and each has a token of every 16.
-  let row = local / 16u;
+  // While the softmax is taken, sixteen invocations share a row, and each has a token of every 16; those past the first 256 do the same again.
+  let row = local / 16u % 16u;
   let column = local % 16u;
   let seen = visibleEnd(block.length, block.first + row);
   var reference = LOWEST;
   var total = 0.0;
 
   for (var start = begin; start < to; start += TILE) {
+    let mask = select(ALL, 0u, slot == NONE);
 #for i FETCHES
     {
-      let words = select(raw$i, vec4u(0), slot == NONE);
-      let low = lowOct(words, 0u);
-      let high = highOct(words, 0u);
+      let words = packOct(raw$i, 0u) & vec4u(mask);
       let at = token * STRIDE + (lane + LANES * $iu) * 8u;
-#for k 4
-      keys[at + $ku] = low[$k];
-      keys[at + 4u + $ku] = high[$k];
+#for w 4
+      let pair$w = bitcast<vec2h>(words[$w]);
+      keys[at + 2u * $wu] = pair$w.x;
+      keys[at + 2u * $wu + 1u] = pair$w.y;
 #endfor
     }
 #endfor
     if (lane < ROPE_OCTS) {
-      let words = select(rawRope, vec4u(0), slot == NONE);
-      let low = lowOct(words, LATENT_OCTS);
-      let high = highOct(words, LATENT_OCTS);
+      let words = packOct(rawRope, LATENT_OCTS) & vec4u(mask);
       let at = token * STRIDE + LATENT + lane % ROPE_OCTS * 8u;
-#for k 4
-      keys[at + $ku] = low[$k];
-      keys[at + 4u + $ku] = high[$k];
+#for w 4
+      let pair$w = bitcast<vec2h>(words[$w]);
+      keys[at + 2u * $wu] = pair$w.x;
+      keys[at + 2u * $wu + 1u] = pair$w.y;
 #endfor
     }
 #if MODE == 2
@@ -172,7 +180,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 
     var score = Sum();
 #for i STEPS_EACH
-    if (ownKeys + KEY_GROUPS * $iu < STEPS) {
+#if UNEVEN
+    if (ownKeys + KEY_GROUPS * $iu < STEPS)
+#endif
+    {
       let key = subgroupMatrixLoad<Right>(&keys, ownTokens * 16u * STRIDE + (ownKeys + KEY_GROUPS * $iu) * 16u, true, STRIDE);
 #if TERMS == 2
       score = subgroupMatrixMultiplyAccumulate(rest$i, key, score);
@@ -186,7 +197,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     var most = LOWEST;
 #for h TILE / 16
     var score$h = 0.0;
-    for (var part = 0u; part < KEY_GROUPS; part++) { score$h += shares[($hu * KEY_GROUPS + part) * 256u + local]; }
+    for (var part = 0u; part < KEY_GROUPS; part++) { score$h += shares[($hu * KEY_GROUPS + part) * 256u + local % 256u]; }
     let t$h = start + column + $hu * 16u;
 #if MODE == 2
     let visible$h = t$h < to && i32(t$h) < seen && slots[column + $hu * 16u] != NONE;
@@ -267,14 +278,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 #endfor
 }
 
-/// Four values of a query as the first or second term of its f16 form; zeros for a row that is not there.
-fn queryPart(value: vec4f, isThere: bool, term: u32) -> vec4h {
-  let exact = select(vec4f(0), clamp(value, vec4f(-65504.0), vec4f(65504.0)), isThere);
+/// Four values of a query as the first or second term of its f16 form.
+fn queryPart(value: vec4f, term: u32) -> vec2u {
+  let exact = clamp(value, vec4f(-65504.0), vec4f(65504.0));
 #if TERMS == 2
   let cut = bitcast<vec4f>(bitcast<vec4u>(exact) & vec4u(CUT));
-  return toF16(select(cut, exact - cut, term == 1u));
+  return packFour(select(cut, exact - cut, term == 1u));
 #else
-  return toF16(exact);
+  return packFour(exact);
 #endif
 }
 

@@ -8,7 +8,7 @@
 // Constants: LATENT, ROPE, LATENT_DTYPE, PAGE_SIZE; NOPE, VALUE; SUBGROUPS (8 or 4); QUERY_STEPS = (NOPE + ROPE) / 16,
 // OUTPUTS = VALUE / 16; fetches of an invocation, ⌈width / 8 / LANES⌉: NOPE_FETCHES, ROPE_FETCHES, VALUE_FETCHES.
 #include "../common/grid.wgsl"
-#include "../common/latent-octs.wgsl"
+#include "../common/latent-halves.wgsl"
 
 @group(0) @binding(0) var<storage, read> q: array<vec4f>;
 @group(0) @binding(1) var<storage, read> cache: array<LatentWords>;

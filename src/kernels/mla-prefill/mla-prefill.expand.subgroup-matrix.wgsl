@@ -5,7 +5,7 @@
 //
 // Constants: LATENT (a multiple of 32), ROPE, LATENT_DTYPE, DTYPE of the weights (0 bf16, 1 f16), PAGE_SIZE.
 #include "../common/grid.wgsl"
-#include "../common/latent-octs.wgsl"
+#include "../common/latent-halves.wgsl"
 
 @group(0) @binding(0) var<storage, read> cache: array<LatentWords>;
 @group(0) @binding(1) var<storage, read> blockTable: array<i32>;
