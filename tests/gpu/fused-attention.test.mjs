@@ -23,7 +23,7 @@ const PART = 2e-2;
 const models = [
   { heads: 16, latent: 512, nope: 128, value: 128, decode: "mlaDecodeFewRows_bf16_512" },
   { heads: 5, latent: 512, nope: 192, value: 256, decode: "mlaDecodeFewRows_bf16_512" },
-  { heads: 40, latent: 256, nope: 64, value: 128, decode: "mlaDecodeManyRows_bf16_256" },
+  { heads: 40, latent: 256, nope: 64, value: 128, decode: "mlaDecodeFewRows_bf16_256" },
 ];
 
 const configOf = ({ heads, latent, nope, value }) => ({
