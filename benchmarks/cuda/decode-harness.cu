@@ -28,33 +28,11 @@
 #include <sstream>
 #include <string>
 #include <vector>
+#include "harness.cuh"
 #include "rival.h"
-
-#define CHECK(call)                                                                        \
-  do {                                                                                     \
-    const int status = static_cast<int>(call);                                             \
-    if (status != 0) {                                                                     \
-      printf("line %d: %s failed with %d\n", __LINE__, #call, status);                     \
-      exit(1);                                                                             \
-    }                                                                                      \
-  } while (0)
 
 constexpr int LATENT = 512, WIDTH = 576, SAMPLES = 12;
 constexpr float SCALE = 0.07216878364870322f;
-
-__device__ uint32_t mix(uint32_t x) {
-  x = (x ^ (x >> 16)) * 0x7feb352du;
-  x = (x ^ (x >> 15)) * 0x846ca68bu;
-  return x ^ (x >> 16);
-}
-
-__global__ void fill(__nv_bfloat16* target, size_t count, uint32_t seed) {
-  for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count; i += gridDim.x * static_cast<size_t>(blockDim.x)) {
-    const uint32_t bits = mix(static_cast<uint32_t>(i) ^ mix(static_cast<uint32_t>(i >> 32) + seed));
-    const int sum = (bits & 255) + (bits >> 8 & 255) + (bits >> 16 & 255) + (bits >> 24);
-    target[i] = __float2bfloat16((sum - 510) * (1.f / 147.8f));
-  }
-}
 
 struct Sample {
   int sequence, row, visible;
@@ -349,22 +327,9 @@ struct Harness {
 
   double timeOf(const Plan& plan, const Experiment& e, int calls, int step, int tableWidth, int page) {
     cudaGraphExec_t ready = graphOf(plan, e, calls, step, tableWidth, page);
-    cudaEvent_t start, end;
-    CHECK(cudaEventCreate(&start));
-    CHECK(cudaEventCreate(&end));
-    std::vector<float> times;
-    for (int round = 0; round < 8; round++) {
-      CHECK(cudaEventRecord(start, stream));
-      CHECK(cudaGraphLaunch(ready, stream));
-      CHECK(cudaEventRecord(end, stream));
-      CHECK(cudaEventSynchronize(end));
-      float ms;
-      CHECK(cudaEventElapsedTime(&ms, start, end));
-      if (round > 0) times.push_back(ms);
-    }
-    std::sort(times.begin(), times.end());
+    const double ms = medianReplay(ready, stream, 1, 7);
     CHECK(cudaGraphExecDestroy(ready));
-    return times[times.size() / 2] * 1e3 / calls;
+    return ms * 1e3 / calls;
   }
 
   /** Worst error of the sampled rows, relative to max(|truth|, 0.05), and the relative distance of all of them; NaN where out has one. */
@@ -576,8 +541,8 @@ int main(int count, char** words) {
   h.tables = allocate<int>(16u << 20);
   h.lengths = allocate<int>(1024);
   CHECK(cudaStreamCreate(&h.stream));
-  fill<<<2048, 256, 0, h.stream>>>(h.pool, h.pages * 64 * WIDTH, 1);
-  fill<<<2048, 256, 0, h.stream>>>(h.q, rows * WIDTH, 2);
+  fill<<<2048, 256, 0, h.stream>>>(h.pool, h.pages * 64 * WIDTH, 1, 1.f);
+  fill<<<2048, 256, 0, h.stream>>>(h.q, rows * WIDTH, 2, 1.f);
   CHECK(cudaStreamSynchronize(h.stream));
   printf("%s\n", properties.name);
   for (std::string line; std::getline(std::cin, line);) {

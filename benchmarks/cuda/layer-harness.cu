@@ -23,37 +23,12 @@
 #include <sstream>
 #include <string>
 #include <vector>
-
-#define CHECK(call)                                                                        \
-  do {                                                                                     \
-    const int status = static_cast<int>(call);                                             \
-    if (status != 0) {                                                                     \
-      printf("line %d: %s failed with %d\n", __LINE__, #call, status);                     \
-      exit(1);                                                                             \
-    }                                                                                      \
-  } while (0)
+#include "harness.cuh"
 
 using bf16 = __nv_bfloat16;
 constexpr int LATENT = 512, ROPE = 64, NOPE = 128, VALUE = 128, ENTRY = LATENT + ROPE, QUERY = NOPE + ROPE, KV = NOPE + VALUE;
 constexpr int PAGE = 64, LAYERS = 16, CALLS = 32, POSITIONS = 64;
 constexpr float SCALE = 0.07216878364870322f, EPSILON = 1e-6f;
-
-__device__ uint32_t mix(uint32_t x) {
-  x = (x ^ (x >> 16)) * 0x7feb352du;
-  x = (x ^ (x >> 15)) * 0x846ca68bu;
-  return x ^ (x >> 16);
-}
-
-__device__ float normal(size_t i, uint32_t seed) {
-  const uint32_t bits = mix(static_cast<uint32_t>(i) ^ mix(static_cast<uint32_t>(i >> 32) + seed));
-  return (static_cast<int>((bits & 255) + (bits >> 8 & 255) + (bits >> 16 & 255) + (bits >> 24)) - 510) * (1.f / 147.8f);
-}
-
-template <typename T> __global__ void fill(T* target, size_t count, uint32_t seed, float scale) {
-  for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count; i += gridDim.x * static_cast<size_t>(blockDim.x)) {
-    target[i] = static_cast<T>(normal(i, seed) * scale);
-  }
-}
 
 /** Largest difference, and the largest expected value, as bits of positive floats. */
 struct Worst {
@@ -350,22 +325,9 @@ struct Harness {
     cudaGraphExec_t ready = capture([&] {
       for (int i = 0; i < CALLS; i++) call(i % LAYERS);
     });
-    cudaEvent_t start, end;
-    CHECK(cudaEventCreate(&start));
-    CHECK(cudaEventCreate(&end));
-    std::vector<float> times;
-    for (int round = 0; round < 24; round++) {
-      CHECK(cudaEventRecord(start, stream));
-      CHECK(cudaGraphLaunch(ready, stream));
-      CHECK(cudaEventRecord(end, stream));
-      CHECK(cudaEventSynchronize(end));
-      float ms;
-      CHECK(cudaEventElapsedTime(&ms, start, end));
-      if (round > 2) times.push_back(ms);
-    }
-    std::sort(times.begin(), times.end());
+    const double ms = medianReplay(ready, stream, 3, 21);
     CHECK(cudaGraphExecDestroy(ready));
-    return times[times.size() / 2] * 1e3 / CALLS;
+    return ms * 1e3 / CALLS;
   }
 
   double errorOf() {

@@ -21,15 +21,7 @@
 #include <sstream>
 #include <string>
 #include <vector>
-
-#define CHECK(call)                                                    \
-  do {                                                                 \
-    const int status = static_cast<int>(call);                         \
-    if (status != 0) {                                                 \
-      printf("line %d: %s failed with %d\n", __LINE__, #call, status); \
-      exit(1);                                                         \
-    }                                                                  \
-  } while (0)
+#include "harness.cuh"
 
 constexpr int LAYERS = 8, ROWS = 16, SAMPLES = 64;
 using bf16 = __nv_bfloat16;
@@ -42,19 +34,6 @@ const Shape shapes[] = {{"mla-7b", 4096, 6144, 576, 4096, 11008, 32000},
                         {"v2-lite", 2048, 3072, 576, 2048, 10944, 102400},
                         {"youtu", 2048, 1536, 576, 2048, 6144, 128256},
                         {"minicpm3", 2560, 768, 288, 2560, 6400, 73448}};
-
-__device__ uint32_t mix(uint32_t x) {
-  x = (x ^ (x >> 16)) * 0x7feb352du;
-  x = (x ^ (x >> 15)) * 0x846ca68bu;
-  return x ^ (x >> 16);
-}
-template <typename T> __global__ void fill(T* target, size_t count, uint32_t seed, float scale) {
-  for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count; i += gridDim.x * static_cast<size_t>(blockDim.x)) {
-    const uint32_t bits = mix(static_cast<uint32_t>(i) ^ mix(static_cast<uint32_t>(i >> 32) + seed));
-    const int sum = (bits & 255) + (bits >> 8 & 255) + (bits >> 16 & 255) + (bits >> 24);
-    target[i] = static_cast<T>((sum - 510) * (scale / 147.8f));
-  }
-}
 
 /** Sampled outputs of normed products in float64: Σ x·w·W / rms(x). */
 __global__ void reference(const float* x, const float* norm, const bf16* weights, const int* outputs, double* result, int inputs, int m, double epsilon) {
@@ -187,23 +166,10 @@ double timed(const std::function<void()>& record, int runs) {
   record();
   CHECK(cudaStreamEndCapture(stream, &graph));
   CHECK(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t start, end;
-  CHECK(cudaEventCreate(&start));
-  CHECK(cudaEventCreate(&end));
-  std::vector<float> times;
-  for (int i = 0; i < runs + 2; i++) {
-    CHECK(cudaEventRecord(start, stream));
-    CHECK(cudaGraphLaunch(exec, stream));
-    CHECK(cudaEventRecord(end, stream));
-    CHECK(cudaStreamSynchronize(stream));
-    float ms;
-    CHECK(cudaEventElapsedTime(&ms, start, end));
-    if (i >= 2) times.push_back(ms * 1000);
-  }
+  const double ms = medianReplay(exec, stream, 2, runs);
   cudaGraphExecDestroy(exec);
   cudaGraphDestroy(graph);
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
+  return ms * 1e3;
 }
 
 void refill() {

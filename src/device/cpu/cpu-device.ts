@@ -1,4 +1,5 @@
 import { UserError } from "../../base/errors.ts";
+import { mebibytes } from "../../base/mebibytes.ts";
 import type { Device, DeviceBuffer, KernelSource, Launch, Program } from "../device.ts";
 import { checkLaunch, checkRange, collectLaunches } from "../launch-checks.ts";
 import { RangeAllocator } from "./allocator.ts";
@@ -121,10 +122,10 @@ export class CpuDevice implements Device {
   }
 
   #outOfMemory(bytes: number, label: string, cause?: unknown): UserError {
-    const left = formatMebibytes(this.#allocator.largestFree);
-    const capacity = formatMebibytes(this.#allocator.capacity);
+    const left = mebibytes(this.#allocator.largestFree);
+    const capacity = mebibytes(this.#allocator.capacity);
     return new UserError(
-      `The CPU device has no room for ${label} (${formatMebibytes(bytes)}): ${left} of its ${capacity} are free.`,
+      `The CPU device has no room for ${label} (${mebibytes(bytes)}): ${left} of its ${capacity} are free.`,
       { cause },
     );
   }
@@ -184,8 +185,4 @@ export class CpuDevice implements Device {
     this.#closed = true;
     await this.#pool.close();
   }
-}
-
-function formatMebibytes(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MiB`;
 }

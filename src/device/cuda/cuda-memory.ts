@@ -1,9 +1,8 @@
 import { UserError } from "../../base/errors.ts";
+import { mebibytes } from "../../base/mebibytes.ts";
 import { type BufferOwner, CudaBuffer } from "./cuda-buffer.ts";
 import { type CudaDriver, CudaError, OUT_OF_MEMORY } from "./driver.ts";
 import type { Gpu } from "./gpu.ts";
-
-const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
 /** The buffers of one device, and how much they take. */
 export class CudaMemory {

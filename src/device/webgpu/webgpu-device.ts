@@ -1,5 +1,6 @@
 import { UserError } from "../../base/errors.ts";
-import { ceilDivide, roundUp } from "../../base/integers.ts";
+import { roundUp } from "../../base/integers.ts";
+import { mebibytes } from "../../base/mebibytes.ts";
 import type { Device, DeviceBuffer, DeviceLimits, KernelSource, Launch, Program } from "../device.ts";
 import { checkLaunch, checkRange, collectLaunches } from "../launch-checks.ts";
 import {
@@ -10,10 +11,11 @@ import {
   type WebGpuAdapterOptions,
 } from "./adapter.ts";
 import { CommandQueue, USAGE } from "./command-queue.ts";
-import { memoryBytesOf } from "./memory-size.ts";
+import { bindLaunch, type PreparedLaunch, prepareLaunch, SCALAR_STRIDE, uploadScalars } from "./launches.ts";
+import { limitsOf } from "./limits.ts";
 import { Pipelines } from "./pipelines.ts";
 import { WebGpuBuffer } from "./webgpu-buffer.ts";
-import { type Dispatch, WebGpuProgram } from "./webgpu-program.ts";
+import { WebGpuProgram } from "./webgpu-program.ts";
 import { unpackWgsl } from "./wgsl-texts.ts";
 
 /** How a WebGPU device is opened. */
@@ -23,9 +25,6 @@ export interface WebGpuDeviceOptions extends WebGpuAdapterOptions {
   /** Bytes that buffers may take in all. WebGPU does not tell what there is; default: an estimate. */
   readonly memoryBytes?: number;
 }
-
-/** Between the scalars of two launches: the alignment that every adapter takes. */
-const SCALAR_STRIDE = 256;
 
 /** WGSL extensions by the feature that allows them. */
 const extensions: Readonly<Record<string, string>> = {
@@ -213,11 +212,12 @@ export class WebGpuDevice implements Device {
   record(step: (launch: Launch) => void): Program {
     this.checkOpen();
     const launches = collectLaunches<PreparedLaunch>(this, step, (...launch) => this.#prepare(...launch));
-    const scalars = this.#uploadScalars(launches);
+    const scalars = uploadScalars(this.gpu, launches);
     const scratchBytes = Math.max(0, ...launches.map(({ source }) => source.webgpu?.scratchBytes ?? 0));
     const scratch = scratchBytes === 0 ? null : (this.allocate(scratchBytes, "scratch") as WebGpuBuffer);
     const dispatches = launches.map((launch, index) => {
-      return this.#bind(launch, { scalars, scalarOffset: index * SCALAR_STRIDE, scratch });
+      const shared = { scalars, scalarOffset: index * SCALAR_STRIDE, scratch };
+      return bindLaunch(this.gpu, this.#pipelines, launch, shared);
     });
     this.checkOpen();
     return new WebGpuProgram(this, dispatches, scalars, scratch);
@@ -231,65 +231,7 @@ export class WebGpuDevice implements Device {
   ): PreparedLaunch {
     checkLaunch(source, grid, buffers, scalars);
     const own = buffers.map((buffer) => this.#own(buffer));
-    this.#checkBindings(source, own);
-    return { source, grid, buffers: own, scalars, groups: splitGrid(grid, this.gpu) };
-  }
-
-  #checkBindings(source: KernelSource, buffers: readonly WebGpuBuffer[]): void {
-    const { maxStorageBufferBindingSize: most, minStorageBufferOffsetAlignment: alignment } = this.gpu.limits;
-    buffers.forEach((buffer, index) => {
-      const name = `${source.name}: ${source.buffers[index]}`;
-      if (buffer.bytes > most) {
-        const sizes = `${buffer.label} has ${mebibytes(buffer.bytes)}, this adapter binds ${mebibytes(most)} at most`;
-        throw new UserError(`${name}: ${sizes}.`);
-      }
-      if (buffer.byteOffset % alignment !== 0) {
-        throw new RangeError(
-          `${name}: a slice must begin at a multiple of ${alignment} bytes, got ${buffer.byteOffset}`,
-        );
-      }
-    });
-  }
-
-  /** The scalars of all launches in one uniform buffer, a launch each 256 bytes. */
-  #uploadScalars(launches: readonly PreparedLaunch[]): GPUBuffer {
-    const size = Math.max(1, launches.length) * SCALAR_STRIDE;
-    const buffer = this.gpu.createBuffer({ label: "scalars", size, usage: USAGE.uniform | USAGE.copyDst });
-    const view = new DataView(new ArrayBuffer(size));
-    launches.forEach(({ source, scalars, grid, groups }, index) => {
-      let at = index * SCALAR_STRIDE;
-      scalars.forEach((value, i) => {
-        if (source.scalars[i]?.[1] === "f32") view.setFloat32(at, value, true);
-        else view.setInt32(at, value, true);
-        at += 4;
-      });
-      view.setUint32(at, grid, true);
-      view.setUint32(at + 4, groups[0], true);
-    });
-    this.gpu.queue.writeBuffer(buffer, 0, view.buffer);
-    return buffer;
-  }
-
-  #bind({ source, buffers, groups }: PreparedLaunch, shared: SharedMemory): Dispatch {
-    const { scalars, scalarOffset, scratch } = shared;
-    const pipeline = this.#pipelines.pipeline(source, buffers);
-    const entries: GPUBindGroupEntry[] = [...pipeline.bindings.keys()].map((binding) => {
-      const { gpu, byteOffset, bytes } = buffers[binding]!;
-      // An array of vec4 is bound in whole elements; between aligned slices there is room for that.
-      const size = Math.min(roundUp(Math.max(bytes, 1), 16), gpu.size - byteOffset);
-      return { binding, resource: { buffer: gpu, offset: byteOffset, size } };
-    });
-    if (pipeline.usesScratch && scratch !== null) {
-      entries.push({ binding: source.buffers.length + 1, resource: { buffer: scratch.gpu } });
-    }
-    const size = roundUp(4 * source.scalars.length + 8, 16);
-    const uniform = { buffer: scalars, offset: scalarOffset, size };
-    const bindings = this.gpu.createBindGroup({
-      label: source.name,
-      layout: pipeline.layout,
-      entries: [...entries, { binding: source.buffers.length, resource: uniform }],
-    });
-    return { name: source.name, pipeline: pipeline.gpu, bindings, groups };
+    return prepareLaunch(this.gpu, source, grid, own, scalars);
   }
 
   #own(buffer: DeviceBuffer): WebGpuBuffer {
@@ -304,53 +246,4 @@ export class WebGpuDevice implements Device {
     this.#queue.end();
     await this.gpu.lost;
   }
-}
-
-/** What the launches of a program share. */
-interface SharedMemory {
-  readonly scalars: GPUBuffer;
-  readonly scalarOffset: number;
-  readonly scratch: WebGpuBuffer | null;
-}
-
-interface PreparedLaunch {
-  readonly source: KernelSource;
-  readonly grid: number;
-  readonly buffers: readonly WebGpuBuffer[];
-  readonly scalars: readonly number[];
-  readonly groups: readonly [x: number, y: number];
-}
-
-/** A grid over two dimensions where one does not hold it; kernels leave out what is past `scalars.grid`. */
-function splitGrid(grid: number, { limits }: GPUDevice): [x: number, y: number] {
-  const most = limits.maxComputeWorkgroupsPerDimension;
-  const y = Math.max(1, ceilDivide(grid, most));
-  if (y > most) throw new RangeError(`a grid of ${grid} workgroups is more than WebGPU takes`);
-  return [ceilDivide(grid, y), y];
-}
-
-function limitsOf(
-  { limits }: GPUDevice,
-  adapter: GPUAdapter,
-  features: ReadonlySet<string>,
-  memoryBytes: number | undefined,
-): DeviceLimits {
-  const { subgroupMinSize = 0, subgroupMaxSize = 0 } = adapter.info;
-  return {
-    memoryBytes: memoryBytes ?? memoryBytesOf(adapter, limits.maxBufferSize),
-    computeUnits: 1,
-    features,
-    webgpu: {
-      workgroupBytes: limits.maxComputeWorkgroupStorageSize,
-      invocations: limits.maxComputeInvocationsPerWorkgroup,
-      storageBuffers: limits.maxStorageBuffersPerShaderStage,
-      bindingBytes: limits.maxStorageBufferBindingSize,
-      bufferBytes: limits.maxBufferSize,
-      subgroupSizes: features.has("subgroups") ? [subgroupMinSize, subgroupMaxSize] : [0, 0],
-    },
-  };
-}
-
-function mebibytes(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MiB`;
 }

@@ -205,16 +205,6 @@ __device__ __forceinline__ void copyBoxToPair(uint32_t target, const CUtensorMap
       : "memory");
 }
 
-/** Writes `bytes` of shared memory to global memory; returns when they have been read. */
-__device__ __forceinline__ void copyOut(void* target, uint32_t source, uint32_t bytes) {
-  asm volatile(
-      "cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
-      "cp.async.bulk.commit_group;\n"
-      "cp.async.bulk.wait_group.read 0;" ::"l"(target),
-      "r"(source), "r"(bytes)
-      : "memory");
-}
-
 __device__ __forceinline__ void prefetchMap(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }

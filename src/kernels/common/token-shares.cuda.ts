@@ -1,4 +1,5 @@
-import type { DeviceLimits } from "../../device/device.ts";
+import type { CudaEntry, DeviceLimits } from "../../device/device.ts";
+import type { WeightMatrix } from "./weight.ts";
 
 /** Tokens that the builds of the layer's projection kernels multiply at a time. */
 const BUILDS = [4, 8, 16, 32] as const;
@@ -25,4 +26,15 @@ export function shareTokens(pieces: number, rows: number, { computeUnits }: Devi
   const tokens = Math.min(rows, Math.ceil(groups / shares) * TILE);
   const build = BUILDS.find((most) => tokens <= most) ?? MOST;
   return { tokens, build, blocks: pieces * Math.ceil(rows / tokens) };
+}
+
+/** The tensor map of W_UK and W_UV for those kernels: boxes of 64 rows by 64 channels of the latent. */
+export function weightBoxes(
+  buffers: readonly string[],
+  kvB: WeightMatrix,
+  latentWidth: number,
+): NonNullable<CudaEntry["tensorMaps"]> {
+  return [
+    { buffer: buffers.indexOf("kvB"), rows: kvB.rows, columns: latentWidth, boxRows: 64, boxColumns: 64 },
+  ];
 }

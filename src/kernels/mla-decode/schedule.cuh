@@ -133,15 +133,6 @@ __device__ __forceinline__ Cursor openCursor(const Arguments& a, const Schedule&
   return cursor;
 }
 
-/**
- * Waits for the launches before this one, which may still write the queries and the last cache entries; lengths and tables are read
- * before. Producers call it, and what others write follows from what they fetched. A block without work ends at once, unless no
- * block has any: then this launch must not end before the earlier ones.
- */
-__device__ __forceinline__ void waitForInputs(const Arguments& a, const Schedule& schedule, const Cursor& cursor) {
-  if (cursor.unit < cursor.end || schedule.prefix[a.batch] == 0) waitForEarlier();
-}
-
 __device__ __forceinline__ bool nextItem(const Arguments& a, const Schedule& schedule, Cursor& cursor, Item& item) {
   if (cursor.unit >= cursor.end) return false;
   while (schedule.prefix[cursor.sequence + 1] <= cursor.unit) cursor.sequence++;
@@ -316,32 +307,6 @@ struct Pages {
     return peek(a, item, tile);
   }
 };
-
-/** Expects box `box` of a tile and, where this block `fetches` it, fetches it, for both blocks of a pair. One thread calls it. */
-__device__ __forceinline__ void fetchPieces(const Arguments& a, const CUtensorMap* map, const Pieces& pieces, int box,
-                                            uint32_t target, uint32_t barrier, bool fetches, bool pair) {
-  barrierExpect(barrier, pieces.count << (pieces.shift + 7));
-  if (!fetches) return;
-#pragma unroll
-  for (int p = 0; p < 4; p++) {
-    if (p >= pieces.count) break;
-    if (pair) copyBoxToPair(target + (p << (pieces.shift + 7)), map, box * 64, pieces.row[p], barrier);
-    else copyBox(target + (p << (pieces.shift + 7)), map, box * 64, pieces.row[p], barrier);
-  }
-}
-
-/** Asks for every `step`th 128 bytes of a tile, from the `first` on, to be brought into the second-level cache. */
-__device__ __forceinline__ void prefetchTile(const Arguments& a, const Pieces& pieces, int rowBytes, int first, int step) {
-  const int bytes = rowBytes << pieces.shift;
-#pragma unroll
-  for (int p = 0; p < 4; p++) {
-    if (p >= pieces.count) break;
-    const uint8_t* start = static_cast<const uint8_t*>(a.cache) + static_cast<size_t>(pieces.row[p]) * rowBytes;
-    for (int at = first * 128; at < bytes; at += step * 128) {
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(start + at) : "memory");
-    }
-  }
-}
 
 /** Writes two neighbouring values of out. */
 template <typename T> __device__ __forceinline__ void writePair(const Arguments& a, size_t at, float x, float y) {

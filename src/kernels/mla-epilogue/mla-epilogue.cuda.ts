@@ -1,7 +1,7 @@
 import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import type { CudaEntry, DeviceBuffer, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
 import { mlaDecodeLayout, mlaDecodeWorkspaceBytes } from "../common/mla-partials.ts";
-import { shareTokens } from "../common/token-shares.cuda.ts";
+import { shareTokens, weightBoxes } from "../common/token-shares.cuda.ts";
 import { checkBytes } from "../common/weight.ts";
 import type { MlaEpilogueArguments } from "./mla-epilogue.ts";
 
@@ -76,15 +76,7 @@ function hopperLaunch(args: MlaEpilogueArguments, limits: DeviceLimits): FusedLa
     function: `mlaEpilogueProject_${kvB.dtype}_${latentWidth}_${build}`,
     blockSize: build > 8 ? 256 : 128,
     sharedBytes: (latentWidth / 64) * (BOX_BYTES + 8) + build * (2 * latentWidth + 16),
-    tensorMaps: [
-      {
-        buffer: fusedBuffers.indexOf("kvB"),
-        rows: kvB.rows,
-        columns: latentWidth,
-        boxRows: 64,
-        boxColumns: 64,
-      },
-    ],
+    tensorMaps: weightBoxes(fusedBuffers, kvB, latentWidth),
     overlaps: true,
   };
   return { cuda, blocks, tokens };

@@ -1,6 +1,6 @@
 import type { CudaEntry, DeviceBuffer, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
 import { latentCachePages, latentDtypeCode } from "../common/latent-cache.ts";
-import { shareTokens } from "../common/token-shares.cuda.ts";
+import { shareTokens, weightBoxes } from "../common/token-shares.cuda.ts";
 import type { MlaPrologueArguments } from "./mla-prologue.ts";
 
 /** TOKENS and CHANNELS of mla-prologue.cu. */
@@ -100,15 +100,7 @@ function hopperLaunch(args: MlaPrologueArguments, limits: DeviceLimits): FusedLa
       weights * (BOX_BYTES + 8) +
       build * (4 * nopeWidth + 16) +
       Math.max(8, build) * (2 * HOPPER_CHANNELS + 16),
-    tensorMaps: [
-      {
-        buffer: fusedBuffers.indexOf("kvB"),
-        rows: kvB.rows,
-        columns: latentWidth,
-        boxRows: 64,
-        boxColumns: 64,
-      },
-    ],
+    tensorMaps: weightBoxes(fusedBuffers, kvB, latentWidth),
     overlaps: true,
   };
   return { cuda, blocks, lastScalar: ["tokens", tokens] };
