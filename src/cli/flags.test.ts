@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { idsFlag, integerFlag, numberFlag, partFlag } from "./flags.ts";
+import { deviceFlag, devicesFlag, idsFlag, integerFlag, nameFlag, numberFlag, partFlag } from "./flags.ts";
 import { formatBytes, formatTable } from "./output.ts";
 
 describe("flags", () => {
@@ -13,6 +13,17 @@ describe("flags", () => {
     ]);
     expect(() => numberFlag(0, 2)("2.01")).toThrow(/from 0 to 2/);
     expect(() => numberFlag(0)("Infinity")).toThrow(/at least 0/);
+  });
+
+  it("devices: a kind, or a GPU by its index", () => {
+    expect([deviceFlag("webgpu"), deviceFlag("cuda:2")]).toEqual(["webgpu", "cuda:2"]);
+    expect(devicesFlag("cpu, cuda:1,cpu")).toEqual(["cpu", "cuda:1"]);
+    for (const text of ["", "gpu", "cuda:", "cuda:x"]) expect(() => deviceFlag(text)).toThrow(/cuda:1 for/);
+  });
+
+  it("names of files hold nothing that leads elsewhere", () => {
+    expect(nameFlag("kernels-2.b1")).toBe("kernels-2.b1");
+    for (const text of ["", "../x", "a/b", ".hidden", "a b"]) expect(() => nameFlag(text)).toThrow(/letters/);
   });
 
   it("parts: from 1/n to n/n", () => {

@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from "commander";
+import { deviceKinds, parseDevice } from "../device/open.ts";
 
 /** A commander parser for integers from `min` to `max`. */
 export function integerFlag(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -20,6 +21,23 @@ export function numberFlag(min: number, max = Number.POSITIVE_INFINITY): (text: 
   };
 }
 
+/** A commander parser for a device, as `openDevice` takes it. */
+export function deviceFlag(text: string): string {
+  try {
+    parseDevice(text);
+    return text;
+  } catch {
+    throw new InvalidArgumentError(
+      `Expected one of ${deviceKinds.join(", ")}, or cuda:1 for the GPU of index 1.`,
+    );
+  }
+}
+
+/** A commander parser for devices separated by commas, each once. */
+export function devicesFlag(text: string): string[] {
+  return [...new Set(text.split(",").map((part) => deviceFlag(part.trim())))];
+}
+
 /** One of several parts of some work, which as many processes can take side by side. */
 export interface Part {
   /** From 1 on. */
@@ -32,6 +50,12 @@ export function partFlag(text: string): Part {
   const [, index = 0, of = 0] = (text.match(/^(\d{1,3})\/(\d{1,3})$/) ?? []).map(Number);
   if (index >= 1 && index <= of) return { index, of };
   throw new InvalidArgumentError("Expected i/n with i from 1 to n, such as 3/16.");
+}
+
+/** A commander parser for a name that becomes part of a file's. */
+export function nameFlag(text: string): string {
+  if (/^[a-z0-9][a-z0-9.-]*$/i.test(text)) return text;
+  throw new InvalidArgumentError("Expected letters, digits, dots and dashes.");
 }
 
 /** A commander parser for numbers above 0. */

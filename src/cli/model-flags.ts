@@ -1,7 +1,7 @@
 import { type Command, Option } from "commander";
 import { deviceKinds } from "../device/open.ts";
 import { webGpuFeatures } from "../device/webgpu/adapter.ts";
-import { integerFlag, numberFlag } from "./flags.ts";
+import { deviceFlag, integerFlag, numberFlag } from "./flags.ts";
 
 /** Flags of every command that opens a model. */
 export interface ModelFlags {
@@ -32,6 +32,12 @@ export function disableFeatureOption(): Option {
   );
 }
 
+/** `--device`: what a command runs on; `meaning` says what it does without the flag. */
+export function deviceOption(meaning = "device to run on; default: the best one here"): Option {
+  const kinds = `${deviceKinds.join(", ")}; cuda:1 is the GPU of index 1`;
+  return new Option("--device <kind>", `${meaning} (${kinds})`).argParser(deviceFlag);
+}
+
 /** Adds {@link ModelFlags}. */
 export function addModelFlags(command: Command): Command {
   return command
@@ -40,9 +46,7 @@ export function addModelFlags(command: Command): Command {
         .choices(["f32", "f16", "bf16", "fp8"])
         .default("bf16"),
     )
-    .addOption(
-      new Option("--device <kind>", "device to run on; default: the best one here").choices(deviceKinds),
-    )
+    .addOption(deviceOption())
     .option("--exact", "keep activations in float32, also where CUDA would round those of prompts to bf16")
     .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
     .addOption(disableFeatureOption())

@@ -49,12 +49,15 @@ export async function findTokenizer({ path, config }: ModelFolder): Promise<Toke
   return tokenizer;
 }
 
-/** Opens the device that the flags ask for. */
-export function openFlaggedDevice({
+/** Opens the device that the flags ask for. Rejects with a UserError for features to disable of a device that has none. */
+export async function openFlaggedDevice({
   device: kind,
   threads,
   disableFeature: disableFeatures = [],
 }: Pick<ModelFlags, "device" | "threads" | "disableFeature">): Promise<Device> {
+  if (disableFeatures.length > 0 && (kind ?? process.env.FLASHMLA_DEVICE) !== "webgpu") {
+    throw new UserError("--disable-feature is for the WebGPU device; ask for that with --device webgpu.");
+  }
   return openDevice({ kind, disableFeatures, ...(threads === undefined ? {} : { threads }) });
 }
 
@@ -100,6 +103,7 @@ export async function openSession(
       tokenizerVocab,
       maxDecodeRows,
       onProgress: (done, total) => bar.update(done, total),
+      onNote: note,
       signal,
     });
     const close = async () => {

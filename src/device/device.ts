@@ -11,6 +11,8 @@ export interface DeviceLimits {
   readonly features: ReadonlySet<string>;
   /** How many clusters of a kernel run at the same time; on CUDA alone. */
   residentClusters?(entry: CudaEntry): number;
+  /** Why products by cuBLASLt ({@link CudaMatmul}) cannot be had, in a sentence; null where they can. On CUDA alone. */
+  cublasProblem?(): string | null;
   /** What a workgroup may use; on WebGPU alone. */
   readonly webgpu?: WebGpuLimits;
 }

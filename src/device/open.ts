@@ -13,7 +13,9 @@ export interface OpenDeviceOptions
   extends CpuDeviceOptions,
     Pick<CudaDeviceOptions, "gpu">,
     Pick<WebGpuDeviceOptions, "disableFeatures" | "memoryBytes"> {
-  /** Forces a device; default: `FLASHMLA_DEVICE`, else the first that opens and has what is wanted. */
+  /**
+   * Forces a device, as {@link parseDevice} reads it; default: `FLASHMLA_DEVICE`, else the first that opens and has what is wanted.
+   */
   readonly kind?: string | undefined;
   /**
    * What the device has to run when the choice is open: whole models (the default), or `mlaDecode` at least. CUDA has both,
@@ -25,6 +27,13 @@ export interface OpenDeviceOptions
 }
 
 type Kind = (typeof deviceKinds)[number];
+
+/** Reads `cuda`, `webgpu`, `cpu`, or `cuda:1` for the GPU of index 1. Throws RangeError, or TypeError for what is no string. */
+export function parseDevice(text: string): { readonly kind: Kind; readonly gpu?: number } {
+  const [, index] = /^cuda:(\d{1,3})$/.exec(text) ?? [];
+  if (index !== undefined) return { kind: "cuda", gpu: Number(index) };
+  return { kind: checkOneOf("device", text, deviceKinds) };
+}
 
 async function open(kind: Kind, options: OpenDeviceOptions, isForced: boolean): Promise<Device> {
   if (kind === "cuda") {
@@ -56,7 +65,10 @@ const isNode = () => typeof process !== "undefined" && process.versions?.node !=
 export async function openDevice(options: OpenDeviceOptions = {}): Promise<Device> {
   const environment = typeof process === "undefined" ? undefined : process.env?.FLASHMLA_DEVICE;
   const forced = options.kind ?? (environment || undefined);
-  if (forced !== undefined) return open(checkOneOf("device", forced, deviceKinds), options, true);
+  if (forced !== undefined) {
+    const { kind, ...gpu } = parseDevice(forced);
+    return open(kind, { ...options, ...gpu }, true);
+  }
   for (const kind of ["cuda", "webgpu"] as const) {
     try {
       if (kind !== "webgpu" || !isNode()) return await open(kind, options, false);

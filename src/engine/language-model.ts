@@ -11,6 +11,7 @@ import { readModelConfig } from "../formats/model-folder.ts";
 import type { TensorStore } from "../formats/safetensors.ts";
 import { loadModel, type Model, weightBytesOf } from "../models/model.ts";
 import type { LoadProgress } from "../models/weight-source.ts";
+import { chooseExactness } from "./exactness.ts";
 import { ModelRunner } from "./model-runner.ts";
 
 /** Tokens of a page of the cache. */
@@ -35,9 +36,11 @@ export interface OpenLanguageModelOptions {
   readonly tokenizerVocab?: number | undefined;
   /**
    * Keeps activations in float32 everywhere. Default: where CUDA multiplies more than 16 rows with bf16 weights, it rounds the
-   * activations of models of hidden size 1024 and up to bf16, many times faster.
+   * activations of models of hidden size 1024 and up to bf16, many times faster, where cuBLASLt is there; false insists on that.
    */
   readonly exact?: boolean | undefined;
+  /** Told in a sentence when prompts are slower than they could be, and why. */
+  readonly onNote?: ((sentence: string) => void) | undefined;
   readonly onProgress?: LoadProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -117,7 +120,7 @@ async function load(store: TensorStore, config: ModelConfig, options: OpenLangua
   const pageCount = ceilDivide(cacheTokens, PAGE_SIZE);
   const maxChunkTokens = Math.min(options.maxChunkTokens ?? 512, maxLength);
   const validVocab = Math.min(options.tokenizerVocab ?? config.vocabSize, config.vocabSize);
-  const isExact = options.exact ?? false;
+  const isExact = chooseExactness(device, config, options);
   const sizes = { pageCount, pageSize: PAGE_SIZE, maxDecodeRows, maxChunkTokens, validVocab, isExact };
   return { model, runner: makeRunner(model, { device, model, cacheDtype, ...sizes }) };
 }

@@ -28,6 +28,9 @@ export interface LocalModelOptions extends EngineLimits {
   readonly maxContext?: number | undefined;
   /** Tokens in the cache; what every running sequence could fill, or as much as half the free memory or 1 GiB holds. */
   readonly cacheTokens?: number | undefined;
+  /** As of `openLanguageModel`. */
+  readonly exact?: boolean | undefined;
+  readonly onNote?: ((sentence: string) => void) | undefined;
   readonly onProgress?: LoadProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -88,6 +91,7 @@ export async function openLocalModel(folder: string, options: LocalModelOptions)
   const cacheTokens = options.cacheTokens ?? chooseCacheTokens(options, config, maxContext, weightBytes);
   const model = await openLanguageModel(folder, {
     ...{ device, config, cacheDtype, maxContext, cacheTokens, onProgress, signal },
+    ...{ exact: options.exact, onNote: options.onNote },
     maxDecodeRows: maxRunning,
     tokenizerVocab: tokenizer.vocabSize,
   });

@@ -22,7 +22,7 @@ import type { Device } from "../../device/device.ts";
 import { deviceKinds, openDevice } from "../../device/open.ts";
 import { latentDtypes } from "../../kernels/common/latent-cache.ts";
 import { writePage } from "../../report/write-page.ts";
-import { choicesFlag, integerFlag } from "../flags.ts";
+import { devicesFlag, integerFlag } from "../flags.ts";
 import { findModel, findTokenizer, shippedModel, withInterrupt } from "../model-session.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 import { startProgress } from "../progress.ts";
@@ -174,11 +174,16 @@ export function addAccuracyCommand(program: Command): void {
     .option("--time-limit <s>", "contexts that would end later are left out and named", integerFlag(1), 540)
     .option(
       "--device <list>",
-      `devices to measure side by side, some of ${deviceKinds.join(", ")}; the model runs on the first; default: the best one here`,
-      choicesFlag(deviceKinds),
+      `devices to measure side by side, of ${deviceKinds.join(", ")}, cuda:1 (the GPU of index 1) …; the model runs on the first; default: the best one here`,
+      devicesFlag,
     )
     .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
-    .option("--model <model>", "folder or hub id of the real model", shippedModel)
+    .addOption(
+      new Option("--model <model>", "folder or hub id of the real model").default(
+        shippedModel,
+        "the model that ships with flashmla",
+      ),
+    )
     .option("--no-model", "synthetic contexts alone")
     .option("--text <file>", "held-out text of the model; default: an excerpt that ships with flashmla")
     .option("--out <folder>", "also write <folder>/<machine>/<date>-accuracy.json")

@@ -15,9 +15,10 @@ import {
 import { tuningShares } from "../../bench/compare/tuning.ts";
 import { createDeviceReport, writeReport } from "../../bench/report.ts";
 import type { Device } from "../../device/device.ts";
-import { deviceKinds, openDevice } from "../../device/open.ts";
+import { openDevice } from "../../device/open.ts";
 import { writePage } from "../../report/write-page.ts";
-import { choicesFlag, integerFlag, numberFlag } from "../flags.ts";
+import { choicesFlag, integerFlag, nameFlag, numberFlag } from "../flags.ts";
+import { deviceOption } from "../model-flags.ts";
 import { withInterrupt } from "../model-session.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 import { startProgress } from "../progress.ts";
@@ -153,15 +154,11 @@ export function addBenchCompareCommand(bench: Command, version: string): void {
     .option("--intermediate <n>", "MLP width of the full-head rows", multipleFlag(8, 64_000))
     .option("--vocab <n>", "vocabulary", integerFlag(1, 1_000_000))
     .option("--minutes <n>", "begin no row after this long", numberFlag(0.01, 10_000), 9)
-    .addOption(
-      new Option("--device <kind>", "device; default: the best one here that runs models").choices(
-        deviceKinds,
-      ),
-    )
+    .addOption(deviceOption())
     .option("--threads <n>", "threads of the CPU device", integerFlag(1, 64))
     .option("--html <file>", "also write a report with charts")
     .option("--out <folder>", "also write <folder>/<machine>/<date>-<name>.json")
-    .option("--name <name>", "the name in that path", "compare")
+    .option("--name <name>", "the name in that path", nameFlag, "compare")
     .option("--json", "print the JSON line alone")
     .addHelpText(
       "after",

@@ -5,7 +5,8 @@ import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 
 /** Flags of `bench kernel` that a GPU knows. */
 export interface GpuKernelFlags {
-  readonly case: string;
+  readonly device: string;
+  readonly case?: string;
   readonly rounds: number;
   readonly out?: string;
   readonly name: string;
@@ -29,8 +30,8 @@ function printGpuReport(report: GpuBenchResult & { readonly rounds: number }): v
  * when a case could not be timed; the others are told all the same.
  */
 export async function benchGpuKernel(flags: GpuKernelFlags, version: string): Promise<void> {
-  const cases = chooseGpuCases(flags.case);
-  const device = await openDevice({ kind: "cuda" });
+  const cases = chooseGpuCases(flags.case ?? "");
+  const device = await openDevice({ kind: flags.device });
   try {
     const onCase = (name: string, done: number, outcome: string) =>
       note(`[${done}/${cases.length}] ${name}: ${outcome}`);

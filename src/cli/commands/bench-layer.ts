@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { errorMessage } from "../../base/errors.ts";
 import { type GpuLayerResult, measureGpuLayer } from "../../bench/gpu-layer.ts";
 import type { GpuLayerShape } from "../../bench/gpu-layer-memory.ts";
@@ -6,7 +6,7 @@ import { type GpuCeilings, measureGpuCeilings } from "../../bench/gpu-memory.ts"
 import { createDeviceReport, threeDigits, writeReport } from "../../bench/report.ts";
 import type { Device } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
-import { integerFlag } from "../flags.ts";
+import { deviceFlag, integerFlag, nameFlag } from "../flags.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 
 /** Heads, sequences, and the context lengths that are measured with them. */
@@ -23,6 +23,7 @@ const shapes: readonly GpuLayerShape[] = grid.flatMap(([heads, batch, lengths]) 
 const CEILING_BYTES = 4e9;
 
 interface LayerFlags {
+  readonly device: string;
   readonly rounds: number;
   readonly out?: string;
   readonly name: string;
@@ -98,7 +99,7 @@ async function measureLayers(device: Device, rounds: number): Promise<LayerRepor
 }
 
 async function benchLayer(flags: LayerFlags, version: string): Promise<void> {
-  const device = await openDevice({ kind: "cuda" });
+  const device = await openDevice({ kind: flags.device });
   try {
     const measured = { name: flags.name, ...(await measureLayers(device, flags.rounds)) };
     const report = createDeviceReport(measured, version, device);
@@ -111,6 +112,11 @@ async function benchLayer(flags: LayerFlags, version: string): Promise<void> {
   }
 }
 
+function cudaFlag(text: string): string {
+  if (/^cuda\b/.test(text)) return deviceFlag(text);
+  throw new InvalidArgumentError("Expected cuda, or cuda:1 for the GPU of index 1.");
+}
+
 /** Adds `flashmla bench layer`. */
 export function addBenchLayerCommand(bench: Command, version: string): void {
   bench
@@ -118,9 +124,14 @@ export function addBenchLayerCommand(bench: Command, version: string): void {
     .description(
       "Check and time the fused attention layer on CUDA: absorb, rotary, norm, append, attention, merge, W_UV. The last line is JSON.",
     )
+    .addOption(
+      new Option("--device <kind>", "which GPU: cuda:1 is the one of index 1")
+        .argParser(cudaFlag)
+        .default("cuda"),
+    )
     .option("--rounds <n>", "timings of each case, of which the median counts", integerFlag(1, 1000), 21)
     .option("--out <folder>", "also write <folder>/<machine>/<date>-<name>.json")
-    .option("--name <name>", "the name in that path", "layer")
+    .option("--name <name>", "the name in that path", nameFlag, "layer")
     .option("--json", "print the JSON line alone")
     .addHelpText("after", "\nExample: flashmla bench layer --out benchmarks/results")
     .action((flags: LayerFlags) => benchLayer(flags, version));

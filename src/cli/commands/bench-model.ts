@@ -4,7 +4,7 @@ import { type ModelBenchResult, runModelBench } from "../../bench/model-bench.ts
 import { presetNames } from "../../bench/model-presets.ts";
 import { createDeviceReport, formatFlops, threeDigits, writeReport } from "../../bench/report.ts";
 import type { DecodeCell } from "../../bench/shape-bench.ts";
-import { integerFlag } from "../flags.ts";
+import { integerFlag, nameFlag } from "../flags.ts";
 import { addModelFlags, type ModelFlags } from "../model-flags.ts";
 import { findModel, openSession, shippedModel, withInterrupt } from "../model-session.ts";
 import { formatBytes, formatTable, note, paint, printJson, printLine } from "../output.ts";
@@ -119,7 +119,7 @@ export function addBenchModelCommand(bench: Command, version: string): void {
     .option("--chunk <tokens>", "with --shape: prompt tokens of one step", integerFlag(1), 2048)
     .option("--heap-tokens <n>", "tokens over which the live heap is watched; 0: none", integerFlag(0), 0)
     .option("--out <folder>", "also write <folder>/<machine>/<date>-<name>.json")
-    .option("--name <name>", "the name in that path", "model")
+    .option("--name <name>", "the name in that path", nameFlag, "model")
     .option("--json", "print the JSON line alone");
   addModelFlags(command)
     .addHelpText(

@@ -7,7 +7,7 @@ import { type BenchReport, ceilingTableOf, createReport, tableOf, writeReport } 
 import { runBench } from "../../bench/run.ts";
 import type { Device } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
-import { integerFlag } from "../flags.ts";
+import { deviceFlag, integerFlag, nameFlag } from "../flags.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
 import { addBenchCompareCommand } from "./bench-compare.ts";
 import { benchGpuKernel } from "./bench-gpu.ts";
@@ -15,10 +15,10 @@ import { addBenchLayerCommand } from "./bench-layer.ts";
 import { addBenchModelCommand } from "./bench-model.ts";
 
 interface KernelFlags {
-  readonly device: "cpu" | "cuda";
+  readonly device: string;
   readonly threads: readonly number[];
   readonly variant?: "simd" | "relaxed";
-  readonly case: string;
+  readonly case?: string;
   readonly rounds: number;
   readonly out?: string;
   readonly name: string;
@@ -29,13 +29,14 @@ function threadsFlag(text: string): number[] {
   return text.split(",").map(integerFlag(1, 64));
 }
 
-function nameFlag(text: string): string {
-  if (/^[a-z0-9][a-z0-9.-]*$/i.test(text)) return text;
-  throw new InvalidArgumentError("Expected letters, digits, dots and dashes.");
+/** The kernels' devices here: the CPU, or a GPU through CUDA. */
+function kernelDeviceFlag(text: string): string {
+  if (text !== "webgpu") return deviceFlag(text);
+  throw new InvalidArgumentError("Expected cpu, cuda, or cuda:1 for the GPU of index 1.");
 }
 
 /** The cases whose names hold every word of `filter`. Throws UserError, naming the cases, when there is none. */
-function chooseCases(filter: string) {
+function chooseCases(filter = "") {
   const chosen = kernelCases.filter(({ name }) => matchesWords(name, filter));
   if (chosen.length > 0) return chosen;
   const names = kernelCases.map(({ name }) => `  ${name}`).join("\n");
@@ -63,7 +64,7 @@ function printTable(rows: readonly (readonly string[])[]): void {
 }
 
 async function benchKernel(flags: KernelFlags, version: string): Promise<void> {
-  if (flags.device === "cuda") return benchGpuKernel(flags, version);
+  if (flags.device !== "cpu") return benchGpuKernel(flags, version);
   const report = await measureKernels(flags, version);
   if (!flags.json) {
     printLine(
@@ -81,18 +82,25 @@ export function addBenchCommand(program: Command): void {
   const bench = program
     .command("bench")
     .description("Measure speed beside the ceilings of this machine, measured in the same run.");
-  const all = availableParallelism();
+  const counts = [...new Set([1, availableParallelism()])];
   bench
     .command("kernel")
     .description("Check every kernel against its float64 reference, then time it. The last line is JSON.")
     .addOption(
-      new Option("--device <kind>", "cuda: mla-decode at many sizes, and what else a 7B model runs")
-        .choices(["cpu", "cuda"])
+      new Option(
+        "--device <kind>",
+        "cpu, or cuda: mla-decode at many sizes, and what else a 7B model runs (cuda:1 is the GPU of index 1)",
+      )
+        .argParser(kernelDeviceFlag)
         .default("cpu"),
     )
-    .option("--threads <list>", "thread counts, one result each", threadsFlag, all > 1 ? [1, all] : [1])
+    .addOption(
+      new Option("--threads <list>", "thread counts, one result each")
+        .argParser(threadsFlag)
+        .default(counts, counts.join(",")),
+    )
     .addOption(new Option("--variant <build>", "build of the CPU kernels").choices(["relaxed", "simd"]))
-    .option("--case <words>", "only the cases whose names hold all these words", "")
+    .option("--case <words>", "only the cases whose names hold all these words")
     .option("--rounds <n>", "timings of each case: their median and their best", integerFlag(1, 1000), 21)
     .option("--out <folder>", "also write <folder>/<machine>/<date>-<name>.json")
     .option("--name <name>", "the name in that path", nameFlag, "kernel")

@@ -1,54 +1,66 @@
 import { cpus, totalmem } from "node:os";
 import type { Command } from "commander";
 import { errorMessage } from "../../base/errors.ts";
+import { openCublasLibrary } from "../../device/cuda/cublas-library.ts";
 import { listCudaGpus } from "../../device/cuda/cuda-device.ts";
+import { problemOf } from "../../device/cuda/gpu.ts";
+import { loadDriverLibrary } from "../../device/cuda/library.ts";
 import { openDevice } from "../../device/open.ts";
 import { formatBytes, formatTable, paint, printJson, printLine } from "../output.ts";
 
 interface DeviceReport {
   readonly kind: string;
+  /** Of a GPU under CUDA, in the driver's order: what `--device cuda:1` counts by; null for the other kinds. */
+  readonly index: number | null;
   readonly available: boolean;
+  /** The device, or what is missing. */
   readonly name: string;
   readonly memoryBytes: number | null;
   readonly features: readonly string[];
 }
 
-async function reportCpu(): Promise<DeviceReport> {
-  const device = await openDevice({ kind: "cpu" });
-  const { memoryBytes, features } = device.limits;
-  const report = { kind: "cpu", available: true, name: device.name, memoryBytes, features: [...features] };
-  await device.close();
-  return report;
+/** One device as it is opened without further wishes, or what is missing. */
+async function reportOpened(kind: "cpu" | "webgpu"): Promise<DeviceReport> {
+  try {
+    const device = await openDevice({ kind });
+    const { memoryBytes, features } = device.limits;
+    await device.close();
+    return { kind, index: null, available: true, name: device.name, memoryBytes, features: [...features] };
+  } catch (error) {
+    return missing(kind, errorMessage(error));
+  }
+}
+
+/** What NVIDIA's matrix library adds to CUDA, or what is missing of it. */
+async function findCublas(): Promise<{ features: string[]; words: string }> {
+  try {
+    openCublasLibrary(await loadDriverLibrary());
+    return { features: ["cublaslt"], words: "cuBLASLt for prompts" };
+  } catch (error) {
+    return { features: [], words: `prompts in float32, several times slower: ${errorMessage(error)}` };
+  }
 }
 
 /** One report for each GPU, or one that says what is missing. */
 async function reportCuda(): Promise<DeviceReport[]> {
   try {
-    return (await listCudaGpus()).map(({ name, memoryBytes, capability }) => ({
-      kind: "cuda",
-      available: true,
-      name,
-      memoryBytes,
-      features: [`sm_${capability}`],
-    }));
+    const gpus = await listCudaGpus();
+    const cublas = await findCublas();
+    return gpus.map((gpu, index) => {
+      const { name, memoryBytes, capability } = gpu;
+      const problem = problemOf(gpu);
+      if (problem !== null) return { ...missing("cuda", problem), index, memoryBytes };
+      const features = [`sm_${capability}`, ...cublas.features];
+      const words = `${name}, sm_${capability}, ${cublas.words}`;
+      return { kind: "cuda", index, available: true, name: words, memoryBytes, features };
+    });
   } catch (error) {
     return [missing("cuda", errorMessage(error))];
   }
 }
 
-async function reportWebGpu(): Promise<DeviceReport> {
-  try {
-    const device = await openDevice({ kind: "webgpu" });
-    const { memoryBytes, features } = device.limits;
-    await device.close();
-    return { kind: "webgpu", available: true, name: device.name, memoryBytes, features: [...features] };
-  } catch (error) {
-    return missing("webgpu", errorMessage(error));
-  }
-}
-
 function missing(kind: string, why: string): DeviceReport {
-  return { kind, available: false, name: why, memoryBytes: null, features: [] };
+  return { kind, index: null, available: false, name: why, memoryBytes: null, features: [] };
 }
 
 /** Adds `flashmla devices`: what can be opened here, and what is missing for the rest. */
@@ -58,11 +70,11 @@ export function addDevicesCommand(program: Command): void {
     .description("Show which devices can run models here, and what is missing for the others.")
     .option("--json", "print one JSON object")
     .action(async ({ json }: { json?: boolean }) => {
-      const devices = [await reportCpu(), await reportWebGpu(), ...(await reportCuda())];
+      const devices = [await reportOpened("cpu"), await reportOpened("webgpu"), ...(await reportCuda())];
       if (json) return printJson({ devices });
       printLine(`${cpus()[0]?.model.trim() ?? "unknown processor"}, ${formatBytes(totalmem())} of memory\n`);
-      const rows = devices.map(({ kind, available, name, memoryBytes }) => [
-        kind,
+      const rows = devices.map(({ kind, index, available, name, memoryBytes }) => [
+        index === null ? kind : `${kind}:${index}`,
         available ? "ready" : "missing",
         memoryBytes === null ? "" : `up to ${formatBytes(memoryBytes)}`,
         name,

@@ -1,11 +1,12 @@
 import { existsSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { UserError } from "../../base/errors.ts";
-import { deviceKinds, openDevice } from "../../device/open.ts";
+import { openDevice } from "../../device/open.ts";
 import { writeSafetensors } from "../../formats/safetensors-writer.ts";
 import type { Finding } from "../../kernels/common/cases/kernel-case.ts";
 import { integerFlag } from "../flags.ts";
+import { deviceOption } from "../model-flags.ts";
 import { note, paint, printJson, printLine } from "../output.ts";
 import { KernelCaseFile } from "./kernel-case-file.ts";
 import { mlaDecodeOperation } from "./kernel-mla-decode.ts";
@@ -137,9 +138,7 @@ export function addKernelCommand(program: Command): void {
     .argument("<operation>", `what to run: ${operations.map(({ name }) => name).join(", ")}`)
     .argument("<case>", "the safetensors file with its inputs")
     .option("--out <file>", "the safetensors file to write")
-    .addOption(
-      new Option("--device <kind>", "device to run on; default: the best one here").choices(deviceKinds),
-    )
+    .addOption(deviceOption())
     .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
     .option("--check", "compare with the case's own out_f32 and lse_f32; exit code 1 when they disagree")
     .option("--json", "print one JSON object")

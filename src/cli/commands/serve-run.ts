@@ -37,6 +37,8 @@ async function openModel(model: string | undefined, flags: ServeFlags): Promise<
       device,
       name: flags.servedModelName ?? model,
       cacheDtype: flags.cache,
+      exact: flags.exact,
+      onNote: note,
       maxContext: flags.maxContext,
       cacheTokens: flags.cacheTokens,
       maxRunning: flags.maxRunning,

@@ -1,13 +1,12 @@
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { UserError } from "../../base/errors.ts";
-import { deviceKinds } from "../../device/open.ts";
 import type { KernelCase } from "../../kernels/common/cases/kernel-case.ts";
 import { allCases } from "../../verify/kernels.ts";
 import { summarise } from "../../verify/summary.ts";
 import { verifyTargets } from "../../verify/targets.ts";
 import { verifyKernels } from "../../verify/verify.ts";
 import { integerFlag, type Part, partFlag } from "../flags.ts";
-import { disableFeatureOption } from "../model-flags.ts";
+import { deviceOption, disableFeatureOption } from "../model-flags.ts";
 import { withInterrupt } from "../model-session.ts";
 import { printJson } from "../output.ts";
 import { startProgress } from "../progress.ts";
@@ -84,9 +83,7 @@ export function addVerifyCommand(program: Command): void {
   program
     .command("verify")
     .description("Check every kernel on every device that is here against its float64 reference.")
-    .addOption(
-      new Option("--device <kind>", "one device alone; default: all that are here").choices(deviceKinds),
-    )
+    .addOption(deviceOption("one device alone; default: all that are here"))
     .option("--threads <n>", "threads of the CPU device; default: all processors", integerFlag(1, 256))
     .addOption(disableFeatureOption())
     .option("--filter <words>", "only the cases whose kernel, group and shape hold all these words")

@@ -69,7 +69,6 @@ export function openCublasLibrary(
   throw new UserError(
     named
       ? `FLASHMLA_CUBLASLT names ${named}, which cannot be opened as a library.`
-      : `Prompts of this model need NVIDIA's cuBLASLt and there is no ${names.join(" or ")} here; install the CUDA ` +
-          "libraries (cuBLAS), or set FLASHMLA_CUBLASLT to its file, or ask for exact prompts (--exact).",
+      : `There is no cuBLASLt (${names.join(" or ")}) here; install NVIDIA's cuBLAS, or set FLASHMLA_CUBLASLT to its file.`,
   );
 }

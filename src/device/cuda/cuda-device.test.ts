@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { UserError } from "../../base/errors.ts";
-import { openDevice } from "../open.ts";
+import { openDevice, parseDevice } from "../open.ts";
 import { CublasLt } from "./cublas.ts";
 import { cublasFolders, openCublasLibrary } from "./cublas-library.ts";
-import { listCudaGpus } from "./cuda-device.ts";
+import { CudaDevice, listCudaGpus } from "./cuda-device.ts";
 import { CudaDriver, CudaError } from "./driver.ts";
 import { chooseGpu, type Gpu } from "./gpu.ts";
 import { type CudaLaunch, LaunchArena } from "./launch-arena.ts";
@@ -77,8 +77,11 @@ describe("what is missing is said in one sentence", () => {
       sharedBytes: 1,
     };
     await expect(listCudaGpus(fakeLibrary().library)).rejects.toThrow(/sees no GPU/);
-    expect(() => chooseGpu([gpu], 1)).toThrow(/gpu must be an integer from 0 to 0, got 1/);
+    expect(() => chooseGpu([gpu], 1)).toThrow("there is no GPU 1; the driver sees 0: Old");
     expect(() => chooseGpu([gpu], 0)).toThrow(/Old has compute capability 7\.5; .* 8\.0 \(Ampere\)/);
+    expect(() => chooseGpu([gpu])).toThrow(/Old has compute capability 7\.5/);
+    const newer = { ...gpu, name: "New", capability: 90 };
+    expect([chooseGpu([gpu, newer]).name, chooseGpu([newer, newer, gpu], 1).name]).toEqual(["New", "New"]);
   });
 });
 
@@ -99,7 +102,9 @@ describe("cuBLASLt", () => {
       tried.push(file);
       throw new Error("cannot open shared object file");
     };
-    expect(() => openCublasLibrary({ open }, {})).toThrow(/cuBLASLt and there is no libcublasLt\.so\.13 or/);
+    expect(() => openCublasLibrary({ open }, {})).toThrow(
+      /no cuBLASLt \(libcublasLt\.so\.13 or .* set FLASHMLA_CUBLASLT/,
+    );
     expect(tried.slice(0, 2)).toEqual(["libcublasLt.so.13", "libcublasLt.so.12"]);
     expect(() => openCublasLibrary({ open }, { FLASHMLA_CUBLASLT: "/x" })).toThrow(
       /FLASHMLA_CUBLASLT names \/x/,
@@ -231,7 +236,28 @@ describe("LaunchArena", () => {
   });
 });
 
+describe("CudaDevice", () => {
+  it("gives the context back when it cannot be opened to the end", async () => {
+    const { library, calls } = fakeLibrary({
+      status: { cuMemHostAlloc: 2 },
+      results: { cuDeviceGetCount: 1, cuDeviceGetAttribute: 9 },
+    });
+    await expect(CudaDevice.open({ library })).rejects.toThrow(/failed in cuMemHostAlloc/);
+    const names = calls.map(({ name }) => name);
+    expect(names).toContain("cuDevicePrimaryCtxRetain");
+    expect(names.at(-1)).toBe("cuDevicePrimaryCtxRelease_v2");
+  });
+});
+
 describe("openDevice", () => {
+  it("takes a GPU's index with the kind, and names the kinds when it is something else", async () => {
+    expect(parseDevice("cuda:1")).toEqual({ kind: "cuda", gpu: 1 });
+    expect(parseDevice("cpu")).toEqual({ kind: "cpu" });
+    for (const text of ["cuda:", "cuda:x", "cuda:-1", "cuda:1000", "cpu:0", "webgpu:1", ""])
+      expect(() => parseDevice(text)).toThrow(/device must be one of cuda, webgpu, cpu, got/);
+    await expect(openDevice({ kind: "gpu" })).rejects.toThrow(/one of cuda, webgpu, cpu, got "gpu"/);
+  });
+
   it("names the reason for every device that it passes over, and falls back to the CPU", async () => {
     const passed: [string, string][] = [];
     const device = await openDevice({

@@ -20,7 +20,7 @@ const NON_BLOCKING = 1;
 
 /** How a CUDA device is opened. */
 export interface CudaDeviceOptions {
-  /** Which GPU, in the driver's order; default 0. */
+  /** Which GPU, in the driver's order, from 0 on; default: the first that the kernels run on. */
   readonly gpu?: number;
   /** Fills fresh buffers with NaN bytes (0xff), so that reading what was never written shows. For tests. */
   readonly poison?: boolean;
@@ -28,10 +28,10 @@ export interface CudaDeviceOptions {
   readonly library?: NativeLibrary;
 }
 
-/** The GPUs that CUDA devices can be opened on. Throws UserError that says what is missing where there is none. */
+/** The GPUs of this machine, in the driver's order. Rejects with a UserError that says what is missing where there is none. */
 export async function listCudaGpus(library?: NativeLibrary): Promise<Gpu[]> {
   const gpus = listGpus(new CudaDriver(library ?? (await loadDriverLibrary())));
-  chooseGpu(gpus, 0);
+  if (gpus.length === 0) chooseGpu(gpus);
   checkKernelsBuilt();
   return gpus;
 }
@@ -56,12 +56,14 @@ export class CudaDevice implements Device {
   #lost: CudaError | null = null;
   #closed = false;
 
+  /** `context` is the GPU's primary context, retained for this device. */
   private constructor(
     readonly driver: CudaDriver,
     readonly gpu: Gpu,
     readonly poison: boolean,
+    context: bigint,
   ) {
-    this.#context = driver.result("cuDevicePrimaryCtxRetain", gpu.ordinal);
+    this.#context = context;
     driver.call("cuCtxSetCurrent", this.#context);
     this.stream = driver.result("cuStreamCreate", NON_BLOCKING);
     this.arena = new LaunchArena(driver);
@@ -78,6 +80,7 @@ export class CudaDevice implements Device {
       computeUnits: gpu.multiprocessors,
       features,
       residentClusters: (entry: CudaEntry) => this.#residentClusters(entry),
+      cublasProblem: () => this.#cublasProblem(),
     };
     this.name = `${gpu.name}, ${gpu.multiprocessors} multiprocessors`;
   }
@@ -88,9 +91,16 @@ export class CudaDevice implements Device {
    */
   static async open(options: CudaDeviceOptions = {}): Promise<CudaDevice> {
     const driver = new CudaDriver(options.library ?? (await loadDriverLibrary()));
-    const gpu = chooseGpu(listGpus(driver), options.gpu ?? 0);
+    const gpu = chooseGpu(listGpus(driver), options.gpu);
     checkKernelsBuilt();
-    return new CudaDevice(driver, gpu, options.poison ?? false);
+    const context = driver.result("cuDevicePrimaryCtxRetain", gpu.ordinal);
+    try {
+      return new CudaDevice(driver, gpu, options.poison ?? false, context);
+    } catch (error) {
+      // Takes with it what the device had of it until then.
+      driver.attempt("cuDevicePrimaryCtxRelease_v2", gpu.ordinal);
+      throw error;
+    }
   }
 
   get memory(): { usedBytes: number; peakBytes: number; reservedBytes: number } {
@@ -181,8 +191,23 @@ export class CudaDevice implements Device {
     }
     const [x = 0n, weight = 0n, out = 0n] = work.addresses;
     const addresses = { x, weight, out, workspace: shared.scratch };
+    this.#cublas().enqueue(work.matmul, addresses, this.stream);
+  }
+
+  #cublas(): CublasLt {
     this.#blas ??= new CublasLt(openCublasLibrary(this.driver.library));
-    this.#blas.enqueue(work.matmul, addresses, this.stream);
+    return this.#blas;
+  }
+
+  #cublasProblem(): string | null {
+    this.enter();
+    try {
+      this.#cublas();
+      return null;
+    } catch (error) {
+      if (error instanceof UserError && !(error instanceof CudaError)) return error.message;
+      throw error;
+    }
   }
 
   #prepare(

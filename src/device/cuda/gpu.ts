@@ -40,21 +40,26 @@ export function listGpus(driver: CudaDriver): Gpu[] {
   return Array.from({ length: driver.integer("cuDeviceGetCount") }, (_, index) => describe(driver, index));
 }
 
+/** Why the kernels do not run on `gpu`, in a sentence; null where they do. They need the bf16 instructions of Ampere. */
+export function problemOf({ name, capability }: Gpu): string | null {
+  if (capability >= 80) return null;
+  const words = `${Math.floor(capability / 10)}.${capability % 10}`;
+  return `${name} has compute capability ${words}; the CUDA kernels need 8.0 (Ampere) or newer.`;
+}
+
 /**
- * The GPU at `index`. Throws RangeError for a bad index, UserError where there is none or it is older than Ampere,
- * whose bf16 instructions the kernels need.
+ * The GPU at `index`, or the first that the kernels run on. Throws RangeError for a bad index, UserError where there is none or
+ * the kernels do not run on it.
  */
-export function chooseGpu(gpus: readonly Gpu[], index: number): Gpu {
+export function chooseGpu(gpus: readonly Gpu[], index?: number): Gpu {
   if (gpus.length === 0) throw new UserError("The NVIDIA driver sees no GPU.");
-  const gpu = gpus[index];
+  const usable = gpus.find((one) => problemOf(one) === null);
+  const gpu = index === undefined ? (usable ?? gpus[0]) : gpus[index];
   if (gpu === undefined) {
-    throw new RangeError(`gpu must be an integer from 0 to ${gpus.length - 1}, got ${index}`);
+    const names = gpus.map(({ name }, i) => `${i}: ${name}`).join(", ");
+    throw new RangeError(`there is no GPU ${index}; the driver sees ${names}`);
   }
-  if (gpu.capability < 80) {
-    const capability = `${Math.floor(gpu.capability / 10)}.${gpu.capability % 10}`;
-    throw new UserError(
-      `${gpu.name} has compute capability ${capability}; the CUDA kernels need 8.0 (Ampere) or newer.`,
-    );
-  }
+  const problem = problemOf(gpu);
+  if (problem !== null) throw new UserError(problem);
   return gpu;
 }
