@@ -1,16 +1,12 @@
 export { UserError } from "./base/errors.ts";
 export type { Device, DeviceBuffer, DeviceKind, Launch, Program } from "./device/device.ts";
 export { openDevice } from "./device/open.ts";
+export { type CacheFootprint, cacheFootprint } from "./engine/cache-footprint.ts";
 export { Engine } from "./engine/engine.ts";
 export type { EngineOptions, GenerationEngine } from "./engine/engine-types.ts";
 export type { FinishReason, GenerateEvent } from "./engine/events.ts";
 export { type GeneratedText, generateText } from "./engine/generate-text.ts";
-export {
-  type CacheFootprint,
-  cacheFootprint,
-  type LanguageModel,
-  openLanguageModel,
-} from "./engine/language-model.ts";
+export { type LanguageModel, openLanguageModel } from "./engine/language-model.ts";
 export { promptLogits } from "./engine/prompt-logits.ts";
 export type { GenerateRequest } from "./engine/request.ts";
 export { pickedFolder } from "./files/blob-folder.ts";

@@ -1,5 +1,5 @@
+import { cacheFootprint } from "../engine/cache-footprint.ts";
 import type { LanguageModel } from "../engine/language-model.ts";
-import { cacheFootprint } from "../engine/language-model.ts";
 import type { Ceilings } from "./ceilings.ts";
 import { openCeilings } from "./device-ceilings.ts";
 import { measureHeap } from "./heap.ts";

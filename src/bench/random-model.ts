@@ -1,5 +1,6 @@
 import type { Device, DeviceBuffer } from "../device/device.ts";
-import { type LanguageModel, languageModelOf, PAGE_SIZE } from "../engine/language-model.ts";
+import { PAGE_SIZE } from "../engine/cache-footprint.ts";
+import { type LanguageModel, languageModelOf } from "../engine/language-model.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import { modelOf } from "../models/model.ts";
 import type { Matrix, WeightRequests } from "../models/weight-source.ts";

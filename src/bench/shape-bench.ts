@@ -1,5 +1,6 @@
 import type { Device } from "../device/device.ts";
-import { cacheFootprint, type LanguageModel, PAGE_SIZE } from "../engine/language-model.ts";
+import { cacheFootprint, PAGE_SIZE } from "../engine/cache-footprint.ts";
+import type { LanguageModel } from "../engine/language-model.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import { BatchDriver } from "./batch-driver.ts";
 import type { Ceilings } from "./ceilings.ts";

@@ -57,7 +57,7 @@ export class LatentCachePool {
   readonly #buffer: DeviceBuffer;
 
   /** Allocates `pageCount` pages in every layer. Throws UserError when the device has no room. */
-  constructor(device: Device, shape: LatentCacheShape, pageCount: number) {
+  constructor(device: Pick<Device, "allocate">, shape: LatentCacheShape, pageCount: number) {
     checkInteger("layers", shape.layers, { min: 1 });
     this.shape = shape;
     this.pageCount = checkInteger("pageCount", pageCount, { min: 1 });

@@ -1,5 +1,5 @@
+import { cacheFootprint } from "../engine/cache-footprint.ts";
 import type { GeneratedText } from "../engine/generate-text.ts";
-import { cacheFootprint } from "../engine/language-model.ts";
 import type { ModelSession } from "./model-session.ts";
 import { formatBytes, note, paintError } from "./output.ts";
 

@@ -1,3 +1,4 @@
+export { type CacheFootprint, cacheFootprint } from "./cache-footprint.ts";
 export { Engine } from "./engine.ts";
 export type { EngineOptions, GenerationEngine } from "./engine-types.ts";
 export { ContextLengthError, EngineClosedError, QueueFullError, StepError } from "./errors.ts";
@@ -15,13 +16,7 @@ export {
   type GenerationTiming,
   generateText,
 } from "./generate-text.ts";
-export {
-  type CacheFootprint,
-  cacheFootprint,
-  type LanguageModel,
-  type OpenLanguageModelOptions,
-  openLanguageModel,
-} from "./language-model.ts";
+export { type LanguageModel, type OpenLanguageModelOptions, openLanguageModel } from "./language-model.ts";
 export { ModelRunner, type ModelRunnerOptions } from "./model-runner.ts";
 export { promptLogits } from "./prompt-logits.ts";
 export type { GenerateRequest, TokenConstraint } from "./request.ts";

@@ -2,20 +2,19 @@ import { checkInteger } from "../base/checks.ts";
 import { UserError } from "../base/errors.ts";
 import { fp8Entry } from "../base/fp8-entry.ts";
 import { ceilDivide } from "../base/integers.ts";
-import { type CacheDType, cacheEntryBytes } from "../cache/latent-cache-pool.ts";
+import type { CacheDType } from "../cache/latent-cache-pool.ts";
 import type { Device } from "../device/device.ts";
 import { type FolderLocation, openFolder } from "../files/byte-folder.ts";
 import { openCheckpoint } from "../formats/checkpoint.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import { readModelConfig } from "../formats/model-folder.ts";
 import type { TensorStore } from "../formats/safetensors.ts";
-import { loadModel, type Model, weightBytesOf } from "../models/model.ts";
+import { type Model, reserveModel, weightBytesOf } from "../models/model.ts";
 import type { LoadProgress } from "../models/weight-source.ts";
+import { PAGE_SIZE } from "./cache-footprint.ts";
+import { checkFits } from "./check-fits.ts";
 import { chooseExactness } from "./exactness.ts";
 import { ModelRunner } from "./model-runner.ts";
-
-/** Tokens of a page of the cache. */
-export const PAGE_SIZE = 64;
 
 /** How a checkpoint is opened. */
 export interface OpenLanguageModelOptions {
@@ -56,52 +55,6 @@ export interface LanguageModel {
   close(): void;
 }
 
-/** What caching one token costs, and what it would cost with every head's keys and values in the same format. */
-export interface CacheFootprint {
-  readonly dtype: CacheDType;
-  readonly bytesPerTokenAndLayer: number;
-  readonly bytesPerToken: number;
-  /** heads · (d_n + d_r + d_v) elements a layer; of 2 bytes for an fp8 cache, which has no such form. */
-  readonly fullHeadsBytesPerToken: number;
-  readonly timesSmaller: number;
-}
-
-/** The bytes of one token in the cache of `config`, beside those of full multi-head caching. */
-export function cacheFootprint(config: ModelConfig, dtype: CacheDType): CacheFootprint {
-  const { heads, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config.attention;
-  const bytesPerTokenAndLayer = cacheEntryBytes({ dtype, kvLoraRank, qkRopeHeadDim });
-  const bytesPerToken = bytesPerTokenAndLayer * config.numLayers;
-  const elements = heads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim) * config.numLayers;
-  const fullHeadsBytesPerToken = elements * (dtype === "f32" ? 4 : 2);
-  const timesSmaller = fullHeadsBytesPerToken / bytesPerToken;
-  return { dtype, bytesPerTokenAndLayer, bytesPerToken, fullHeadsBytesPerToken, timesSmaller };
-}
-
-const gibibytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(bytes < 2 ** 30 ? 2 : 1)} GiB`;
-
-/** Throws UserError when weights and cache together cannot fit the device, with the numbers. */
-function checkFits(
-  device: Device,
-  config: ModelConfig,
-  weightBytes: number,
-  dtype: CacheDType,
-  tokens: number,
-) {
-  const { bytesPerToken } = cacheFootprint(config, dtype);
-  const free = device.limits.memoryBytes - device.memory.usedBytes;
-  const cacheBytes = tokens * bytesPerToken;
-  if (weightBytes + cacheBytes <= free) return;
-  const left = Math.floor((free - weightBytes) / bytesPerToken / PAGE_SIZE) * PAGE_SIZE;
-  const advice =
-    left >= PAGE_SIZE
-      ? `a context of at most ${left} tokens would fit`
-      : `a model of at most ${gibibytes(free)} with its cache would fit`;
-  throw new UserError(
-    `The model needs ${gibibytes(weightBytes)} for its weights and ${gibibytes(cacheBytes)} for a cache of ${tokens} ` +
-      `tokens, but the ${device.kind} device has ${gibibytes(free)}: ${advice}.`,
-  );
-}
-
 function checkCacheDtype({ attention }: ModelConfig, dtype: CacheDType): void {
   if (dtype !== "fp8" || attention.kvLoraRank % fp8Entry.groupWidth === 0) return;
   throw new UserError(
@@ -115,14 +68,22 @@ async function load(store: TensorStore, config: ModelConfig, options: OpenLangua
   checkInteger("maxContext", maxLength, { min: 1, max: config.maxPositionEmbeddings });
   const cacheTokens = checkInteger("cacheTokens", options.cacheTokens ?? maxLength, { min: 1 });
   checkCacheDtype(config, cacheDtype);
-  checkFits(device, config, weightBytesOf(store, config), cacheDtype, cacheTokens);
-  const model = await loadModel(store, { device, config, maxLength, onProgress, signal });
   const pageCount = ceilDivide(cacheTokens, PAGE_SIZE);
   const maxChunkTokens = Math.min(options.maxChunkTokens ?? 512, maxLength);
   const validVocab = Math.min(options.tokenizerVocab ?? config.vocabSize, config.vocabSize);
   const isExact = chooseExactness(device, config, options);
-  const sizes = { pageCount, pageSize: PAGE_SIZE, maxDecodeRows, maxChunkTokens, validVocab, isExact };
-  return { model, runner: makeRunner(model, { device, model, cacheDtype, ...sizes }) };
+  const sizes = { cacheDtype, pageCount, pageSize: PAGE_SIZE, maxDecodeRows, maxChunkTokens, isExact };
+  checkFits(device, config, weightBytesOf(store, config), sizes, maxLength);
+  // Everything has its memory before the first weight is read: what does not fit says so at once.
+  const { model, load: readWeights } = reserveModel(store, { device, config, maxLength, onProgress, signal });
+  const runner = makeRunner(model, { device, model, validVocab, ...sizes });
+  try {
+    await readWeights();
+    return { model, runner };
+  } catch (error) {
+    runner.free();
+    throw error;
+  }
 }
 
 /** A model as it is, with its runner: for whoever makes weights up. Throws as {@link openLanguageModel} rejects. */

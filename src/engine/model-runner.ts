@@ -1,37 +1,21 @@
 import { checkInteger } from "../base/checks.ts";
 import { nextPowerOfTwo } from "../base/integers.ts";
-import { type CacheDType, LatentCachePool } from "../cache/latent-cache-pool.ts";
-import type { Device, DeviceBuffer } from "../device/device.ts";
-import { mlaDecodeWorkspaceBytes } from "../kernels/common/mla-partials.ts";
-import { mlaDecodeWebGpuWorkspaceBytes } from "../kernels/common/mla-partials.webgpu.ts";
+import type { LatentCachePool } from "../cache/latent-cache-pool.ts";
+import type { Device } from "../device/device.ts";
 import { packSamplingParams, type SamplingParams } from "../kernels/sampling/params.ts";
 import type { Model } from "../models/model.ts";
-import { allocateStepBuffers, type StepBuffers, type StepPhase } from "../models/step-buffers.ts";
-import {
-  allocateSampleBuffers,
-  freeStep,
-  type RecordedStep,
-  recordStep,
-  type SampleBuffers,
-} from "./recorded-step.ts";
+import type { StepPhase } from "../models/step-buffers.ts";
+import { freeStep, type RecordedStep, recordStep, type SampleBuffers } from "./recorded-step.ts";
+import { allocateRunnerMemory, type PhaseMemory, type RunnerSizes } from "./runner-memory.ts";
 import type { AdjustLogits, DecodeRow, PrefillChunk, Runner } from "./runner-types.ts";
-import { StepMemory } from "./step-memory.ts";
+import type { StepMemory } from "./step-memory.ts";
 
 /** Sizes that a runner is made for. */
-export interface ModelRunnerOptions {
+export interface ModelRunnerOptions extends RunnerSizes {
   readonly device: Device;
   readonly model: Model;
-  readonly cacheDtype: CacheDType;
-  /** Pages of the cache, for all sequences together. */
-  readonly pageCount: number;
-  /** Tokens of a page. */
-  readonly pageSize: number;
-  readonly maxDecodeRows: number;
-  readonly maxChunkTokens: number;
   /** Ids from here on are padding and never drawn. */
   readonly validVocab: number;
-  /** Keeps activations in float32 where many rows would be rounded to bf16 (CUDA); default false. */
-  readonly isExact?: boolean;
 }
 
 interface Draw {
@@ -40,11 +24,8 @@ interface Draw {
   readonly sampling: SamplingParams;
 }
 
-/** Everything of one phase: its inputs, activations, and a recording for each number of rows that came up. */
-interface Phase {
-  readonly memory: StepMemory;
-  readonly buffers: StepBuffers;
-  readonly attentionWorkspace: DeviceBuffer | null;
+/** Everything of one phase: its memory, and a recording for each number of rows that came up. */
+interface Phase extends PhaseMemory {
   readonly steps: Map<number, RecordedStep>;
 }
 
@@ -60,7 +41,6 @@ export class ModelRunner implements Runner {
   readonly #device: Device;
   readonly #model: Model;
   readonly #validVocab: number;
-  readonly #isExact: boolean;
   readonly #maxPages: number;
   readonly #sample: SampleBuffers;
   readonly #phases: Readonly<Record<StepPhase, Phase>>;
@@ -68,13 +48,10 @@ export class ModelRunner implements Runner {
 
   /** Allocates cache and activations. Throws UserError when the device has no room, RangeError for sizes below 1. */
   constructor(options: ModelRunnerOptions) {
-    const { device, model, cacheDtype, pageCount, pageSize } = options;
-    const { kvLoraRank, qkRopeHeadDim } = model.config.attention;
-    const shape = { dtype: cacheDtype, kvLoraRank, qkRopeHeadDim, layers: model.config.numLayers, pageSize };
+    const { device, model, pageCount, pageSize } = options;
     this.#device = device;
     this.#model = model;
     this.#validVocab = options.validVocab;
-    this.#isExact = options.isExact ?? false;
     this.pageSize = pageSize;
     this.pageCount = pageCount;
     this.maxDecodeRows = checkInteger("maxDecodeRows", options.maxDecodeRows, { min: 1 });
@@ -82,26 +59,12 @@ export class ModelRunner implements Runner {
     this.maxContext = Math.min(model.maxLength, pageCount * pageSize);
     this.vocabSize = model.config.vocabSize;
     this.#maxPages = Math.ceil(model.maxLength / pageSize);
-    this.pool = new LatentCachePool(device, shape, pageCount);
-    this.#sample = allocateSampleBuffers(device, model, this.maxDecodeRows);
-    this.#phases = { decode: this.#phase("decode"), prefill: this.#phase("prefill") };
-  }
-
-  #phase(phase: StepPhase): Phase {
-    const { config, maxLength: maxLen } = this.#model;
-    const rows = phase === "decode" ? this.maxDecodeRows : this.maxChunkTokens;
-    const sequences = phase === "decode" ? rows : 1;
-    const { heads, kvLoraRank: latentWidth, qkRopeHeadDim: ropeWidth } = config.attention;
-    const sizes = { batch: rows, sQ: 1, heads, latentWidth, ropeWidth, maxLen };
-    const workspaceBytes =
-      this.#device.kind === "webgpu" ? mlaDecodeWebGpuWorkspaceBytes : mlaDecodeWorkspaceBytes;
-    const memorySizes = { rows, sequences, headRows: this.maxDecodeRows, maxPages: this.#maxPages };
-    return {
-      memory: new StepMemory(this.#device, memorySizes),
-      buffers: allocateStepBuffers(this.#device, config, phase, rows, this.pool.shape.dtype, this.#isExact),
-      attentionWorkspace:
-        phase === "decode" ? this.#device.allocate(workspaceBytes(sizes), "attention workspace") : null,
-      steps: new Map(),
+    const { pool, sample, phases } = allocateRunnerMemory(device, model, options);
+    this.pool = pool;
+    this.#sample = sample;
+    this.#phases = {
+      decode: { ...phases.decode, steps: new Map() },
+      prefill: { ...phases.prefill, steps: new Map() },
     };
   }
 

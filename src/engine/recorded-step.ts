@@ -1,4 +1,5 @@
 import type { Device, DeviceBuffer, Launch, Program } from "../device/device.ts";
+import type { ModelConfig } from "../formats/config-types.ts";
 import type { LatentCache } from "../kernels/common/latent-cache.ts";
 import { sampling } from "../kernels/sampling/sampling.ts";
 import { type Model, recordHead, recordLayers } from "../models/model.ts";
@@ -19,8 +20,11 @@ export interface SampleBuffers {
 }
 
 /** Allocates {@link SampleBuffers} of `maxRows` rows. */
-export function allocateSampleBuffers(device: Device, model: Model, maxRows: number): SampleBuffers {
-  const { hiddenSize, vocabSize } = model.config;
+export function allocateSampleBuffers(
+  device: Pick<Device, "allocate">,
+  { hiddenSize, vocabSize }: ModelConfig,
+  maxRows: number,
+): SampleBuffers {
   return {
     maxRows,
     gathered: device.allocate(maxRows * hiddenSize * 4, "last hidden state"),

@@ -35,11 +35,11 @@ export class StepMemory {
   readonly buffers: Readonly<Record<Section, DeviceBuffer>>;
   /** What goes to the device with `upload`; sections are views of it. */
   readonly host: Readonly<Record<Section, Int32Array>>;
-  readonly #device: Device;
+  readonly #device: Pick<Device, "write">;
   readonly #buffer: DeviceBuffer;
   readonly #words: Int32Array;
 
-  constructor(device: Device, sizes: StepMemorySizes) {
+  constructor(device: Pick<Device, "allocate" | "write">, sizes: StepMemorySizes) {
     const words: Record<Section, number> = {
       rowCount: 1,
       headCount: 1,

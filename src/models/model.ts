@@ -1,3 +1,4 @@
+import { allocateTogether, bytesOf } from "../device/allocations.ts";
 import type { Device, DeviceBuffer, Launch } from "../device/device.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import type { TensorStore } from "../formats/safetensors.ts";
@@ -34,25 +35,22 @@ export interface Model {
 
 /** Bytes of device memory that the weights of a checkpoint take. Throws UserError where it does not fit `config`. */
 export function weightBytesOf(store: TensorStore, config: ModelConfig): number {
-  const nowhere = (bytes: number, label: string): DeviceBuffer => {
-    return { bytes, label, slice: (_, size) => nowhere(size, label), free: () => {} };
-  };
-  const source = new WeightSource(store, nowhere);
-  requestWeights(source, config);
-  return source.totalBytes;
+  return bytesOf((allocate) => requestWeights(new WeightSource(store, allocate), config));
 }
 
 function loadTables(device: Device, config: ModelConfig, maxLength: number): PositionTables {
-  const upload = (values: Float32Array, label: string) => {
-    const buffer = device.allocate(values.byteLength, label);
-    device.write(buffer, values);
-    return buffer;
-  };
   const scale = queryScaleTable(config, maxLength);
-  return {
-    rotary: upload(rotaryTable(config, maxLength), "rotary table"),
-    queryScale: scale && upload(scale, "query scale table"),
-  };
+  return allocateTogether(device, (allocate) => {
+    const upload = (values: Float32Array, label: string) => {
+      const buffer = allocate(values.byteLength, label);
+      device.write(buffer, values);
+      return buffer;
+    };
+    return {
+      rotary: upload(rotaryTable(config, maxLength), "rotary table"),
+      queryScale: scale && upload(scale, "query scale table"),
+    };
+  });
 }
 
 function zeroEmbedding({ embedding: { buffer, rows } }: ModelWeights, device: Device, id: number): void {
@@ -60,22 +58,38 @@ function zeroEmbedding({ embedding: { buffer, rows } }: ModelWeights, device: De
   device.write(buffer, new Uint8Array(bytes), id * bytes);
 }
 
+/** A model whose memory is reserved, and what fills it. */
+export interface ReservedModel {
+  readonly model: Model;
+  /** Brings the weights there. Rejects with what reading and `signal` reject with; nothing stays allocated then. */
+  load(): Promise<void>;
+}
+
 /**
- * Brings the weights of `store` to the device as they are stored. Rejects with a UserError for a checkpoint that does
- * not fit `config` or the device, and with what `signal` rejects with; nothing stays allocated then.
+ * Reserves memory for the weights of `store` as they are stored; they come with `load`. Throws UserError for a checkpoint that does
+ * not fit `config` or the device; nothing stays allocated then.
  */
-export async function loadModel(store: TensorStore, options: LoadModelOptions): Promise<Model> {
+export function reserveModel(store: TensorStore, options: LoadModelOptions): ReservedModel {
   const { device, config, maxLength, onProgress, signal } = options;
   const source = new WeightSource(store, (bytes, label) => device.allocate(bytes, label));
   const model = modelOf(source, device, config, maxLength);
-  try {
-    await source.load(device, onProgress, signal);
-    if (config.zeroEmbeddingId !== null) zeroEmbedding(model.weights, device, config.zeroEmbeddingId);
-    return model;
-  } catch (error) {
-    model.free();
-    throw error;
-  }
+  const load = async () => {
+    try {
+      await source.load(device, onProgress, signal);
+      if (config.zeroEmbeddingId !== null) zeroEmbedding(model.weights, device, config.zeroEmbeddingId);
+    } catch (error) {
+      model.free();
+      throw error;
+    }
+  };
+  return { model, load };
+}
+
+/** Brings the weights of `store` to the device. Rejects as {@link reserveModel} throws and its `load` rejects. */
+export async function loadModel(store: TensorStore, options: LoadModelOptions): Promise<Model> {
+  const { model, load } = reserveModel(store, options);
+  await load();
+  return model;
 }
 
 /** A model over the weights that `source` hands out, which somebody fills. Throws as `source` does; nothing stays then. */

@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { PAGE_SIZE } from "../engine/cache-footprint.ts";
 import type { GenerationEngine } from "../engine/engine-types.ts";
-import { PAGE_SIZE } from "../engine/language-model.ts";
 import type { EngineObserver, EngineStatistics } from "../engine/statistics.ts";
 import { durationHistograms, tokenHistograms } from "./metric-buckets.ts";
 

@@ -171,12 +171,18 @@ export class CudaDevice implements Device {
     const counterBytes = 4 * most((work) => (isMatmul(work) ? 0 : work.entry.counters));
     const [scratch, counters] = [this.#scratch.borrow(scratchBytes), this.#counters.borrow(counterBytes)];
     const shared = { scratch: scratch.address, counters: counters.address };
-    const program = new CudaProgram(this, launches, shared, () => {
+    const giveBack = () => {
       this.#scratch.giveBack(scratch);
       this.#counters.giveBack(counters);
-    });
-    this.#programs.add(program);
-    return program;
+    };
+    try {
+      const program = new CudaProgram(this, launches, shared, giveBack);
+      this.#programs.add(program);
+      return program;
+    } catch (error) {
+      giveBack();
+      throw error;
+    }
   }
 
   /** Enqueues one launch on the device's stream. */
