@@ -216,6 +216,29 @@ for (const [name, json] of Object.entries(configs)) {
       console.log(`${name}: prompt ${far.toExponential(1)} off`);
     });
 
+    it("without cuBLASLt: a note, and the prompt in float32", { skip: kind !== "cuda" }, async () => {
+      const known = process.env.FLASHMLA_CUBLASLT;
+      process.env.FLASHMLA_CUBLASLT = "/nowhere/libcublasLt.so";
+      const bare = await openDevice({ kind, poison: true });
+      try {
+        const notes = [];
+        const sizes = { maxContext: 256, maxChunkTokens: 192, onNote: (note) => notes.push(note) };
+        const exact = await openLanguageModel(folder, { device: bare, ...sizes });
+        assert.match(notes.join(), /^Prompts are computed in float32, several times slower: .*\/nowhere/);
+        const got = await promptLogits(exact.runner, ids, LENGTH);
+        checkRows(
+          got.map((row, i) => distance(row, expected[i])),
+          0.02,
+          isMixture,
+        );
+        exact.close();
+      } finally {
+        await bare.close();
+        if (known === undefined) delete process.env.FLASHMLA_CUBLASLT;
+        else process.env.FLASHMLA_CUBLASLT = known;
+      }
+    });
+
     for (const batch of [1, 5, 8, 13, 33]) {
       it(`decoding, batch=${batch}`, async () => {
         const lengths = Array.from({ length: batch }, (_, i) => LENGTH - 1 - ((i * 37) % (LENGTH - 1)));
