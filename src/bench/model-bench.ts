@@ -3,6 +3,7 @@ import type { LanguageModel } from "../engine/language-model.ts";
 import type { Ceilings } from "./ceilings.ts";
 import { openCeilings } from "./device-ceilings.ts";
 import { measureHeap } from "./heap.ts";
+import { pause } from "./pause.ts";
 import { median } from "./run.ts";
 import { SequenceDriver } from "./sequence-driver.ts";
 
@@ -16,6 +17,7 @@ export interface ModelBenchOptions {
   readonly steps: number;
   /** Tokens over which the heap is watched; 0 for none. */
   readonly heapTokens: number;
+  readonly signal?: AbortSignal;
   /** Called before each part. */
   readonly onPart?: (name: string) => void;
 }
@@ -66,6 +68,7 @@ async function measureDecode(
   cachedTokens: number,
   steps: number,
   measureCeilings: () => Ceilings | null,
+  signal: AbortSignal | undefined,
 ): Promise<{ times: number[]; ceilings: Ceilings[] }> {
   await driver.prefill(cachedTokens - driver.length);
   const times: number[] = [];
@@ -76,6 +79,7 @@ async function measureDecode(
   };
   look();
   for (let step = 0; step < steps; step++) {
+    await pause(signal);
     const start = performance.now();
     await driver.decode();
     times.push(performance.now() - start);
@@ -134,16 +138,16 @@ function memoryOf({ config, device, runner, weightBytes }: LanguageModel): Model
 
 /**
  * Times prefill and decode of a loaded model beside the ceilings of its device. Rejects with a UserError when a context
- * does not fit the model's cache.
+ * does not fit the model's cache, and with the reason of `signal`.
  */
 export async function runModelBench(
   model: LanguageModel,
   options: ModelBenchOptions,
 ): Promise<ModelBenchResult> {
-  const { contexts, steps, heapTokens, onPart } = options;
+  const { contexts, steps, heapTokens, signal, onPart } = options;
   onPart?.("ceilings");
   const source = await openCeilings(model.device);
-  const driver = new SequenceDriver(model);
+  const driver = new SequenceDriver(model, signal);
   const all: Ceilings[] = [];
   try {
     onPart?.(`prefill of ${options.prefill} tokens`);
@@ -152,7 +156,7 @@ export async function runModelBench(
     for (const cachedTokens of contexts) {
       onPart?.(`decode at ${cachedTokens} cached tokens`);
       const measure = () => source?.measure() ?? null;
-      const { times, ceilings } = await measureDecode(driver, cachedTokens, steps, measure);
+      const { times, ceilings } = await measureDecode(driver, cachedTokens, steps, measure, signal);
       all.push(...ceilings);
       decode.push(decodeResult(model, cachedTokens, times, ceilings));
     }

@@ -1,18 +1,24 @@
+import { bytesOf } from "../device/allocations.ts";
 import type { Device, DeviceBuffer } from "../device/device.ts";
 import { PAGE_SIZE } from "../engine/cache-footprint.ts";
+import { checkFits } from "../engine/check-fits.ts";
 import { type LanguageModel, languageModelOf } from "../engine/language-model.ts";
+import type { RunnerSizes } from "../engine/runner-memory.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import { modelOf } from "../models/model.ts";
+import { requestWeights } from "../models/model-weights.ts";
 import type { Matrix, WeightRequests } from "../models/weight-source.ts";
 import { CompareArena } from "./compare/arena.ts";
 
+type Arena = Pick<CompareArena, "upload" | "matrix" | "free">;
+
 /** Hands out random bf16 matrices and norms of ones, made on the device. */
 class RandomWeights implements WeightRequests {
-  readonly #arena: CompareArena;
+  readonly #arena: Arena;
   #bytes = 0;
 
-  constructor(device: Device) {
-    this.#arena = new CompareArena(device);
+  constructor(arena: Arena) {
+    this.#arena = arena;
   }
 
   get totalBytes(): number {
@@ -60,16 +66,32 @@ export interface RandomModelSizes {
   readonly cacheTokens: number;
   readonly maxDecodeRows: number;
   readonly maxChunkTokens: number;
+  /** Keeps activations in float32. */
+  readonly isExact: boolean;
+}
+
+/** Bytes of the weights of a model of that shape. */
+function weightBytesOf(config: ModelConfig): number {
+  return bytesOf((allocate) => {
+    const matrix = (label: string, rows: number, columns: number) => {
+      return { buffer: allocate(2 * rows * columns, label), dtype: "bf16" as const, rows, columns };
+    };
+    const upload = (label: string, data: ArrayBufferView) => allocate(data.byteLength, label);
+    requestWeights(new RandomWeights({ matrix, upload, free: () => {} }), config);
+  });
 }
 
 /** A model of that shape with random weights, its bf16 cache full of random entries. Throws UserError when it does not fit. */
 export function randomModel(device: Device, config: ModelConfig, sizes: RandomModelSizes): LanguageModel {
-  const { maxContext, cacheTokens, maxDecodeRows, maxChunkTokens } = sizes;
-  const model = modelOf(new RandomWeights(device), device, config, maxContext);
-  const language = languageModelOf(model, {
-    ...{ device, cacheDtype: "bf16", pageSize: PAGE_SIZE, pageCount: Math.ceil(cacheTokens / PAGE_SIZE) },
-    ...{ maxDecodeRows, maxChunkTokens, validVocab: config.vocabSize },
-  });
+  const { maxContext, cacheTokens, maxDecodeRows, maxChunkTokens, isExact } = sizes;
+  const pageCount = Math.ceil(cacheTokens / PAGE_SIZE);
+  const taken: RunnerSizes = {
+    ...{ cacheDtype: "bf16", pageSize: PAGE_SIZE, pageCount },
+    ...{ maxDecodeRows, maxChunkTokens, isExact },
+  };
+  checkFits(device, config, weightBytesOf(config), taken, maxContext);
+  const model = modelOf(new RandomWeights(new CompareArena(device)), device, config, maxContext);
+  const language = languageModelOf(model, { device, validVocab: config.vocabSize, ...taken });
   const arena = new CompareArena(device);
   const { pool } = language.runner;
   for (let layer = 0; layer < pool.shape.layers; layer++) arena.fillBf16(pool.layer(layer), 0.5);

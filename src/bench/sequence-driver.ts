@@ -2,6 +2,7 @@ import { UserError } from "../base/errors.ts";
 import { createRandom } from "../base/random.ts";
 import { type CachedSequence, PagedLatentCache } from "../cache/paged-latent-cache.ts";
 import type { LanguageModel } from "../engine/language-model.ts";
+import { pause } from "./pause.ts";
 
 const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0, step: 0 };
 
@@ -12,10 +13,13 @@ export class SequenceDriver {
   readonly #sequence: CachedSequence;
   readonly #slots: Int32Array;
   readonly #random = createRandom(1);
+  readonly #signal: AbortSignal | undefined;
   #token = 0;
 
-  constructor(model: LanguageModel) {
+  /** Once `signal` is aborted, the next chunk of a prompt rejects with its reason. */
+  constructor(model: LanguageModel, signal?: AbortSignal) {
     this.#model = model;
+    this.#signal = signal;
     this.#cache = new PagedLatentCache(model.runner.pageCount, model.runner.pageSize);
     this.#sequence = this.#cache.create();
     this.#slots = new Int32Array(model.runner.maxChunkTokens);
@@ -45,6 +49,7 @@ export class SequenceDriver {
   async prefill(tokens: number): Promise<void> {
     const { runner, config } = this.#model;
     for (let left = tokens; left > 0; left -= runner.maxChunkTokens) {
+      await pause(this.#signal);
       const count = Math.min(left, runner.maxChunkTokens);
       const position = this.length;
       this.#append(count);

@@ -6,6 +6,7 @@ import { BatchDriver } from "./batch-driver.ts";
 import type { Ceilings } from "./ceilings.ts";
 import { measureDeviceCeilings } from "./device-ceilings.ts";
 import { weightBytesPerStep } from "./model-bench.ts";
+import { pause } from "./pause.ts";
 import { randomModel } from "./random-model.ts";
 import { median } from "./run.ts";
 import { SequenceDriver } from "./sequence-driver.ts";
@@ -25,6 +26,9 @@ export interface ShapeBenchOptions {
   readonly chunk: number;
   /** Steps timed of each cell; the median counts. */
   readonly steps: number;
+  /** Keeps activations in float32; default false. */
+  readonly exact?: boolean;
+  readonly signal?: AbortSignal;
   readonly onPart?: (name: string) => void;
 }
 
@@ -84,8 +88,12 @@ export function prefillFlops(model: LanguageModel, tokens: number): number {
   return 2 * weights * tokens + attention * tokens * (tokens + 1);
 }
 
-async function measurePrefill(model: LanguageModel, tokens: number): Promise<PrefillResult> {
-  const driver = new SequenceDriver(model);
+async function measurePrefill(
+  model: LanguageModel,
+  tokens: number,
+  signal: AbortSignal | undefined,
+): Promise<PrefillResult> {
+  const driver = new SequenceDriver(model, signal);
   const times: number[] = [];
   for (let run = 0; run < 4; run++) {
     driver.truncate(0);
@@ -121,7 +129,7 @@ export function cellResult(
 async function measureCell(
   model: LanguageModel,
   cell: DecodeCell,
-  steps: number,
+  { steps, signal }: Pick<ShapeBenchOptions, "steps" | "signal">,
   ceilings: Ceilings | null,
 ): Promise<DecodeCellResult> {
   const warmUp = 3;
@@ -129,6 +137,7 @@ async function measureCell(
   for (let step = 0; step < warmUp; step++) await driver.decode();
   const times: number[] = [];
   for (let step = 0; step < steps; step++) {
+    await pause(signal);
     const start = performance.now();
     await driver.decode();
     times.push(performance.now() - start);
@@ -158,15 +167,16 @@ export async function runShapeBench(
     ),
     maxDecodeRows: Math.max(1, ...cells.map(({ batch }) => batch)),
     maxChunkTokens: Math.max(1, Math.min(chunk, prefill)),
+    isExact: options.exact ?? false,
   });
   try {
     const decode: DecodeCellResult[] = [];
     for (const cell of cells) {
       onPart?.(`decode, ${cell.batch} × ${cell.cachedTokens} cached tokens`);
-      decode.push(await measureCell(model, cell, steps, ceilings));
+      decode.push(await measureCell(model, cell, options, ceilings));
     }
     if (prefill > 0) onPart?.(`prefill of ${prefill} tokens`);
-    const prompt = prefill > 0 ? await measurePrefill(model, prefill) : null;
+    const prompt = prefill > 0 ? await measurePrefill(model, prefill, options.signal) : null;
     const { memory } = device;
     return {
       ceilings,

@@ -20,14 +20,16 @@ export function checkFits(
 ): void {
   const { bytesPerToken } = cacheFootprint(config, sizes.cacheDtype);
   const free = device.limits.memoryBytes - device.memory.usedBytes;
-  const bytes = runnerBytes(device, { config, maxLength }, sizes);
-  if (weightBytes + bytes <= free) return;
   const tokens = sizes.pageCount * sizes.pageSize;
-  const stepBytes = bytes - tokens * bytesPerToken;
   const room = free * (1 - UNCOUNTED) - weightBytes;
+  // Lengths beyond what could be cached at all would only make tables that no host can hold either.
+  const longest = Math.max(PAGE_SIZE, Math.min(maxLength, Math.floor(free / bytesPerToken)));
+  const computing = (one: RunnerSizes, length: number) =>
+    runnerBytes(device, { config, maxLength: length }, { ...one, pageCount: 1 });
+  const stepBytes = computing(sizes, longest) - PAGE_SIZE * bytesPerToken;
+  if (weightBytes + tokens * bytesPerToken + stepBytes <= free) return;
   const left = Math.floor((room - stepBytes) / bytesPerToken / PAGE_SIZE) * PAGE_SIZE;
-  const least = { ...sizes, pageCount: 1, maxDecodeRows: 1, maxChunkTokens: 1 };
-  const fitsAtAll = runnerBytes(device, { config, maxLength: PAGE_SIZE }, least) <= room;
+  const fitsAtAll = computing({ ...sizes, maxDecodeRows: 1, maxChunkTokens: 1 }, PAGE_SIZE) <= room;
   const advice =
     left >= PAGE_SIZE
       ? `a cache of at most ${left} tokens would fit`

@@ -17,10 +17,15 @@ export async function writeFully(handle: FileHandle, data: ArrayBufferView): Pro
  * a UserError for failures of the file system.
  */
 export async function replaceFile(path: string, write: (handle: FileHandle) => Promise<void>): Promise<void> {
-  const [{ open, rename, rm }, { rmSync }] = await Promise.all([
+  const [{ open, rename, rm }, { rmSync, statSync }] = await Promise.all([
     import("node:fs/promises"),
     import("node:fs"),
   ]);
+  // A rename would put a file in the place of a device such as /dev/null.
+  const old = statSync(path, { throwIfNoEntry: false });
+  if (old !== undefined && !old.isFile() && !old.isDirectory()) {
+    throw new UserError(`cannot write ${path}: it is there and no file; name a file`);
+  }
   const temporary = `${path}.${crypto.randomUUID()}.tmp`;
   const removeNow = () => rmSync(temporary, { force: true });
   process.once("exit", removeNow);

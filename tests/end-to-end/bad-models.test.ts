@@ -1,21 +1,20 @@
 import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { changeConfig, changeHeader, ModelFolders, shipped, writeSparseWeights } from "./model-folders.ts";
+import {
+  changeConfig,
+  changeHeader,
+  ModelFolders,
+  shapesOf,
+  shipped,
+  writeSparseWeights,
+} from "./model-folders.ts";
 import { runCli } from "./run-cli.ts";
 
 const folders = new ModelFolders();
 afterAll(() => folders.remove());
 
 const weights = (folder: string) => join(folder, "model.safetensors");
-
-/** Every tensor of the shipped model with its shape. */
-function shapesOf(folder: string): Map<string, number[]> {
-  const file = readFileSync(weights(folder));
-  const header = JSON.parse(file.toString("utf8", 8, 8 + Number(file.readBigUInt64LE(0))));
-  const entries = Object.entries<{ shape: number[] }>(header).filter(([name]) => name !== "__metadata__");
-  return new Map(entries.map(([name, { shape }]) => [name, shape]));
-}
 
 const spoilers: readonly (readonly [string, (folder: string) => void, RegExp])[] = [
   ["no config.json", (folder) => rmSync(join(folder, "config.json")), /holds no config\.json/],
@@ -137,7 +136,33 @@ const refusals: readonly (readonly [string, readonly string[], RegExp])[] = [
   [
     "an unknown device",
     ["generate", shipped, "-p", "a", "--device", "tpu"],
-    /'tpu' is invalid|Allowed choices/,
+    /'tpu' is invalid. Expected one of cuda, webgpu, cpu, or cuda:1/,
+  ],
+  ["a GPU of no index", ["generate", shipped, "-p", "a", "--device", "cuda:x"], /'cuda:x' is invalid/],
+  [
+    "features of a device that has none",
+    ["generate", shipped, "-p", "a", "--device", "cpu", "--disable-feature", "subgroups"],
+    /--disable-feature is for the WebGPU device/,
+  ],
+  [
+    "a feature that there is not",
+    ["generate", shipped, "-p", "a", "--device", "webgpu", "--disable-feature", "magic"],
+    /Allowed choices are shader-f16, subgroups/,
+  ],
+  ["a report in the place of a device", ["plan", "--html", "/dev/null"], /\/dev\/null is there and no file/],
+  ["a report in the place of a folder", ["accuracy", "--html", "."], /--html \. is there and no file/],
+  [
+    "results under a file",
+    ["bench", "model", "--out", join(shipped, "config.json")],
+    /no folder; name another/,
+  ],
+  ["results under what is no folder", ["bench", "kernel", "--out", "/dev/null/x"], /a part of its path/],
+  ["a name that leads elsewhere", ["bench", "compare", "--name", "../x"], /Expected letters, digits/],
+  ["contexts over the model's", ["bench", "model", "--contexts", "9999"], /context is 1024 tokens.* 10032\./],
+  [
+    "flags of a model beside a shape",
+    ["bench", "model", "--shape", "tiny", "--cache", "fp8"],
+    /go with a model, not with --shape/,
   ],
   ["a temperature below zero", ["generate", shipped, "-p", "a", "--temperature", "-1"], /Expected a number/],
   ["no threads", ["generate", shipped, "-p", "a", "--threads", "0"], /Expected an integer from 1/],

@@ -72,6 +72,9 @@ describe("flashmla bench model", () => {
     [["--contexts", "16,8"], /ascending numbers/],
     [["--contexts", "4096"], /context/],
     [["--shape", "7t"], /7t/],
+    [["--shape", "tiny", "--cells", "99999999999x64"], /Expected pairs of batch \(to 65536\)/],
+    [["--shape", "tiny", "--cells", "1x99999999"], /a cache of at most \d+ tokens would fit/],
+    [["--shape", "mla-7b", "--cells", "1x64"], /needs 11\.4 GiB for its weights/],
   ])("%j: one clear message, exit code 1", async (flags, message) => {
     const { code, stdout, stderr } = await runCli(["bench", "model", "--device", "cpu", ...flags]);
     expect(code).toBe(1);

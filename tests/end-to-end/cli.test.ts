@@ -1,6 +1,10 @@
-import { describe, expect, it } from "vitest";
-import { shipped } from "./model-folders.ts";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { changeConfig, ModelFolders, shapesOf, shipped, writeSparseWeights } from "./model-folders.ts";
 import { runCli } from "./run-cli.ts";
+
+const folders = new ModelFolders();
+afterAll(() => folders.remove());
 
 describe("generate", () => {
   it("streams text from the model that ships with the package and ends with what it cost", async () => {
@@ -49,6 +53,21 @@ describe("generate", () => {
     });
     expect(code).toBe(130);
     expect(stderr).toMatch(/cut off/);
+  });
+
+  it("ends at Ctrl-C while weights load, with exit code 130 and one sentence", async () => {
+    const large = folders.spoiled((folder) => {
+      const rows = 2 ** 22;
+      changeConfig(folder, { vocab_size: rows });
+      writeSparseWeights(
+        join(folder, "model.safetensors"),
+        new Map([...shapesOf(folder), ["model.embed_tokens.weight", [rows, 256]]]),
+      );
+    });
+    const { code, stdout, stderr } = await runCli(["generate", large, "-p", "a", "--device", "cpu"], {
+      interruptAfterMs: 2000,
+    });
+    expect([code, stdout, stderr]).toEqual([130, "", "Stopped by Ctrl-C.\n"]);
   });
 
   it("ends quietly when the reader has seen enough", async () => {

@@ -48,6 +48,14 @@ function writeWeights(path: string, header: object, data: Uint8Array): void {
   writeFileSync(path, Buffer.concat([length, json, data]));
 }
 
+/** Every tensor of the folder's weights with its shape. */
+export function shapesOf(folder: string): Map<string, number[]> {
+  const file = readFileSync(join(folder, "model.safetensors"));
+  const header = JSON.parse(file.toString("utf8", 8, 8 + Number(file.readBigUInt64LE(0))));
+  const entries = Object.entries<{ shape: number[] }>(header).filter(([name]) => name !== "__metadata__");
+  return new Map(entries.map(([name, { shape }]) => [name, shape]));
+}
+
 /** A sparse file of zeros that holds one bf16 tensor for every name and shape. */
 export function writeSparseWeights(path: string, shapes: ReadonlyMap<string, readonly number[]>): void {
   let end = 0;

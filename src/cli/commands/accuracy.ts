@@ -25,6 +25,7 @@ import { writePage } from "../../report/write-page.ts";
 import { devicesFlag, integerFlag } from "../flags.ts";
 import { findModel, findTokenizer, shippedModel, withInterrupt } from "../model-session.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
+import { checkPlaces } from "../output-places.ts";
 import { startProgress } from "../progress.ts";
 
 const heldOutText = fileURLToPath(new URL("../../../data/shakespeare-held-out.txt", import.meta.url));
@@ -148,6 +149,7 @@ const originOf = (report: Report<Measured>): [string, string][] => [
 ];
 
 async function runAccuracy(flags: AccuracyFlags, version: string, signal: AbortSignal): Promise<void> {
+  checkPlaces(flags);
   const measured = await measure(flags, signal);
   const report = createDeviceReport(measured, version, measured.devices[0]!);
   if (!flags.json) printResult(report);

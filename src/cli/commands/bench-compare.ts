@@ -21,6 +21,7 @@ import { choicesFlag, integerFlag, nameFlag, numberFlag } from "../flags.ts";
 import { deviceOption } from "../model-flags.ts";
 import { withInterrupt } from "../model-session.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
+import { checkPlaces } from "../output-places.ts";
 import { startProgress } from "../progress.ts";
 
 interface CompareFlags {
@@ -112,6 +113,7 @@ async function measure(flags: CompareFlags, device: Device, signal: AbortSignal)
 }
 
 async function benchCompare(flags: CompareFlags, version: string, signal: AbortSignal): Promise<void> {
+  checkPlaces(flags);
   const threads = flags.threads === undefined ? {} : { threads: flags.threads };
   const device = await openDevice({ kind: flags.device, ...threads });
   let report: CompareReport;

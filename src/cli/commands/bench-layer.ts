@@ -8,6 +8,7 @@ import type { Device } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
 import { deviceFlag, integerFlag, nameFlag } from "../flags.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
+import { checkPlaces } from "../output-places.ts";
 
 /** Heads, sequences, and the context lengths that are measured with them. */
 const grid: readonly (readonly [heads: number, batch: number, lengths: readonly number[]])[] = [
@@ -99,6 +100,7 @@ async function measureLayers(device: Device, rounds: number): Promise<LayerRepor
 }
 
 async function benchLayer(flags: LayerFlags, version: string): Promise<void> {
+  checkPlaces(flags);
   const device = await openDevice({ kind: flags.device });
   try {
     const measured = { name: flags.name, ...(await measureLayers(device, flags.rounds)) };

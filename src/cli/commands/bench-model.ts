@@ -8,6 +8,7 @@ import { integerFlag, nameFlag } from "../flags.ts";
 import { addModelFlags, type ModelFlags } from "../model-flags.ts";
 import { findModel, openSession, shippedModel, withInterrupt } from "../model-session.ts";
 import { formatBytes, formatTable, note, paint, printJson, printLine } from "../output.ts";
+import { checkPlaces } from "../output-places.ts";
 import { benchShape, cellsFlag } from "./bench-shape.ts";
 
 interface BenchModelFlags extends ModelFlags {
@@ -57,6 +58,14 @@ function printResult(result: ModelBenchResult): void {
   }
 }
 
+/** Refuses flags that random weights would not heed. */
+function checkShapeFlags({ cache, maxContext, heapTokens }: BenchModelFlags): void {
+  if (cache === "bf16" && maxContext === undefined && heapTokens === 0) return;
+  throw new UserError(
+    "--cache, --max-context and --heap-tokens go with a model, not with --shape, whose cache is bf16 and as long as --cells.",
+  );
+}
+
 async function benchModel(
   model: string | undefined,
   flags: BenchModelFlags,
@@ -65,11 +74,19 @@ async function benchModel(
 ): Promise<void> {
   if (flags.prefill === 0) throw new UserError("--prefill 0 goes with --shape alone; give at least 1 token.");
   const folder = await findModel(model ?? shippedModel, signal);
-  const tokens = Math.max(flags.prefill, flags.contexts.at(-1)! + flags.steps, 64 + 256) + 1;
+  const longest = Math.max(flags.prefill, flags.contexts.at(-1)! + flags.steps) + 1;
+  const limit = folder.config.maxPositionEmbeddings;
+  if (longest > limit) {
+    throw new UserError(
+      `This model's context is ${limit} tokens; --prefill, and --contexts with --steps, ask for ${longest}.`,
+    );
+  }
+  const tokens = Math.max(longest, 64 + 256 + 1);
   const session = await openSession(folder, flags, { tokens, signal });
   try {
     const measured = await runModelBench(session.model, {
       ...flags,
+      signal,
       onPart: (part) => {
         signal.throwIfAborted();
         note(part);
@@ -130,7 +147,11 @@ export function addBenchModelCommand(bench: Command, version: string): void {
     .action((model: string | undefined, flags: BenchModelFlags) =>
       withInterrupt((signal) => {
         const { shape } = flags;
-        if (shape !== undefined) return benchShape({ ...flags, shape }, version, signal);
+        checkPlaces(flags);
+        if (shape !== undefined) {
+          checkShapeFlags(flags);
+          return benchShape({ ...flags, shape }, version, signal);
+        }
         return benchModel(model, flags, version, signal);
       }),
     );

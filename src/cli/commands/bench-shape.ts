@@ -11,6 +11,7 @@ export interface BenchShapeFlags {
   readonly shape: string;
   readonly device?: string;
   readonly threads?: number;
+  readonly exact?: boolean;
   readonly cells: readonly DecodeCell[];
   readonly prefill: number;
   readonly chunk: number;
@@ -20,14 +21,20 @@ export interface BenchShapeFlags {
   readonly json?: boolean;
 }
 
+const MOST_SEQUENCES = 2 ** 16;
+const MOST_TOKENS = 2 ** 31;
+const isCount = (value: number, most: number) => value >= 1 && value <= most;
+
 /** Parses `1x4096,8x4096`. */
 export function cellsFlag(text: string): DecodeCell[] {
   return text.split(",").map((cell) => {
     const [, batch, cachedTokens] = cell.match(/^(\d+)x(\d+)$/) ?? [];
-    if (Number(batch) >= 1 && Number(cachedTokens) >= 1) {
+    if (isCount(Number(batch), MOST_SEQUENCES) && isCount(Number(cachedTokens), MOST_TOKENS)) {
       return { batch: Number(batch), cachedTokens: Number(cachedTokens) };
     }
-    throw new InvalidArgumentError("Expected pairs of batch and cached tokens, such as 1x4096,8x4096.");
+    throw new InvalidArgumentError(
+      `Expected pairs of batch (to ${MOST_SEQUENCES}) and cached tokens (to ${MOST_TOKENS}), such as 1x4096,8x4096.`,
+    );
   });
 }
 
@@ -70,7 +77,7 @@ export async function benchShape(
       signal.throwIfAborted();
       note(part);
     };
-    const options = { ...flags, onPart };
+    const options = { ...flags, onPart, signal };
     const measured =
       config === null
         ? await runFullHeadsBench(device, options)

@@ -9,6 +9,7 @@ import type { Device } from "../../device/device.ts";
 import { openDevice } from "../../device/open.ts";
 import { deviceFlag, integerFlag, nameFlag } from "../flags.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
+import { checkPlaces } from "../output-places.ts";
 import { addBenchCompareCommand } from "./bench-compare.ts";
 import { benchGpuKernel } from "./bench-gpu.ts";
 import { addBenchLayerCommand } from "./bench-layer.ts";
@@ -64,6 +65,7 @@ function printTable(rows: readonly (readonly string[])[]): void {
 }
 
 async function benchKernel(flags: KernelFlags, version: string): Promise<void> {
+  checkPlaces(flags);
   if (flags.device !== "cpu") return benchGpuKernel(flags, version);
   const report = await measureKernels(flags, version);
   if (!flags.json) {

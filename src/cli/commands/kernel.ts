@@ -58,7 +58,6 @@ function checkOut(out: string | undefined, path: string): void {
   }
   const folder = dirname(resolve(out));
   if (!existsSync(folder)) throw new UserError(`--out ${out}: there is no folder ${folder}; make it first.`);
-  // A rename would put a file in the place of a device such as /dev/null.
   if (statSync(out, { throwIfNoEntry: false })?.isFile() === false) {
     throw new UserError(`--out ${out} is there and no file; name a file.`);
   }

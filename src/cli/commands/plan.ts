@@ -21,6 +21,7 @@ import { writePage } from "../../report/write-page.ts";
 import { readJsonFile, shippedGpuFile } from "../data-files.ts";
 import { withInterrupt } from "../model-session.ts";
 import { formatTable, note, paint, printJson, printLine } from "../output.ts";
+import { checkPlaces } from "../output-places.ts";
 import { readPlanModel } from "../plan-model.ts";
 import { addPlanFlags, type PlanFlags } from "./plan-flags.ts";
 
@@ -111,6 +112,7 @@ async function runPlan(
   version: string,
   signal: AbortSignal,
 ): Promise<void> {
+  checkPlaces(flags);
   const model = await modelOf(name, flags, signal);
   const calibration =
     flags.results === undefined ? null : readCalibration(flags.results, version, gpuOf(flags));
