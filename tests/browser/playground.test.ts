@@ -111,6 +111,7 @@ describe.skipIf(!hasChromium())("the playground in Chromium", () => {
       expect(expected.startsWith(text)).toBe(true);
       expect(Number(await page.locator("#speed").textContent())).toBeGreaterThan(0);
       expect(await page.locator("#pages").getAttribute("aria-label")).toMatch(/[12] of 16 pages in use/);
+      await page.screenshot({ path: join(artefacts, "playground-webgpu.png") });
       expect(strays).toEqual([]);
     },
     slow,
