@@ -1,7 +1,7 @@
 // Compiles every src/**/*.cu into cubin/, where nvcc is: *.sm90.cu for Hopper alone, the others for Ampere and newer (machine
 // code for some, PTX for the driver to compile for the rest). Spilled registers in a tuned kernel fail the build.
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 
 /** The Hopper kernels, none of which spills: a spill in one of them is an error. */
@@ -61,13 +61,18 @@ function isUpToDate(root, source) {
   return existsSync(output) && statSync(output).mtimeMs > lastWritten(join(root, source));
 }
 
-/** Compiles those of `sources` that changed; throws with nvcc's words when one fails, and for spills of tuned kernels. */
+/**
+ * Compiles those of `sources` that changed; throws with nvcc's words when one fails, and for spills of tuned kernels. An output appears
+ * once its report is found good, so a bad one is compiled again, and complained of again, by the next build.
+ */
 export function buildCuda(root, sources, say) {
   mkdirSync(join(root, "cubin"), { recursive: true });
   for (const source of sources) {
     if (isUpToDate(root, source)) continue;
     const target = source.endsWith(".sm90.cu") ? targets.hopper : targets.portable;
-    const flags = ["-std=c++17", "-O3", "-Xptxas", "-v", ...target, "-o", join(root, cubinOf(source))];
+    const output = join(root, cubinOf(source));
+    const fresh = `${output}.new`;
+    const flags = ["-std=c++17", "-O3", "-Xptxas", "-v", ...target, "-o", fresh];
     // ptxas reports on standard error, which execFileSync only hands over when both go to one place.
     const command = `exec nvcc "$@" 2>&1`;
     const report = execFileSync("sh", ["-c", command, "nvcc", ...flags, join(root, source)], {
@@ -80,5 +85,6 @@ export function buildCuda(root, sources, say) {
     if (["C7510", "C7513", "C7520"].some((code) => report.includes(code))) {
       throw new Error(`${source}: the tensor core's instructions are serialised\n${report}`);
     }
+    renameSync(fresh, output);
   }
 }

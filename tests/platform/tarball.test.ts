@@ -3,6 +3,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { findNvcc } from "../../scripts/build-cuda.mjs";
+import { packedFiles, problemsOf, wantedCubins } from "../../scripts/check-tarball.mjs";
 
 const root = join(import.meta.dirname, "..", "..");
 
@@ -10,6 +12,19 @@ const root = join(import.meta.dirname, "..", "..");
 function npm(args: string[], cwd: string): string {
   return execFileSync("npm", args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
 }
+
+describe("what the tarball holds", () => {
+  // Without nvcc the build says that it skips the CUDA kernels, and publishing such a package is refused.
+  it("kernels of every device, docs, the model, and nothing of the repository besides", () => {
+    const files = packedFiles();
+    expect(problemsOf(files, { withoutCuda: findNvcc() === null })).toEqual([]);
+    const bare = files.filter((file) => !file.startsWith("cubin/"));
+    expect(problemsOf(bare)).toEqual(wantedCubins().map((file) => `the package lacks ${file}`));
+    expect(problemsOf([...files, "src/index.ts"], { withoutCuda: true })).toEqual([
+      "the package should not hold src/index.ts",
+    ]);
+  });
+});
 
 describe("the packed tarball in an empty project", () => {
   let project: string;
