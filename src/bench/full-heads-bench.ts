@@ -1,3 +1,5 @@
+import { UserError } from "../base/errors.ts";
+import { mebibytes } from "../base/mebibytes.ts";
 import type { Device } from "../device/device.ts";
 import type { Ceilings } from "./ceilings.ts";
 import { CompareArena } from "./compare/arena.ts";
@@ -42,6 +44,19 @@ async function measureCell(
   }
 }
 
+/** Throws UserError, with the numbers, when weights and the longest cache together cannot fit. */
+function checkRoom(device: Device, tokens: number, tokenBytes: number): void {
+  const weights = 2 * modelParameters(shape, form);
+  const free = device.limits.memoryBytes - device.memory.usedBytes;
+  if (weights + tokens * tokenBytes <= free) return;
+  const left = Math.floor((free - weights) / tokenBytes);
+  const advice = left > 0 ? `at most ${left} tokens would fit` : "the weights alone do not fit";
+  throw new UserError(
+    `The model needs ${mebibytes(weights)} for its weights and ${mebibytes(tokens * tokenBytes)} for ${tokens} cached tokens, but ` +
+      `the ${device.kind} device has ${mebibytes(free)}: ${advice}.`,
+  );
+}
+
 /**
  * Decoding of the 7B whose cache holds every head's keys and values, for the comparison with latent attention: the decoder of
  * `bench compare`, from token ids to logits, by the device's clock. No prompts. Rejects with a UserError when it does not fit.
@@ -50,6 +65,9 @@ export async function runFullHeadsBench(
   device: Device,
   { cells, steps, onPart }: Pick<ShapeBenchOptions, "cells" | "steps" | "onPart">,
 ): Promise<ShapeBenchResult> {
+  const most = Math.max(...cells.map(({ batch, cachedTokens }) => batch * cachedTokens));
+  const cacheBytesAToken = LAYER_BYTES * shape.layers;
+  checkRoom(device, most, cacheBytesAToken);
   onPart?.("ceilings");
   const ceilings = await measureDeviceCeilings(device);
   const decode: DecodeCellResult[] = [];
@@ -57,8 +75,6 @@ export async function runFullHeadsBench(
     onPart?.(`decode, ${cell.batch} × ${cell.cachedTokens} cached tokens`);
     decode.push(await measureCell(device, cell, steps, ceilings));
   }
-  const most = Math.max(...cells.map(({ batch, cachedTokens }) => batch * cachedTokens));
-  const cacheBytesAToken = LAYER_BYTES * shape.layers;
   return {
     ...{ ceilings, prefill: null, decode },
     memory: {

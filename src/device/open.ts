@@ -14,14 +14,9 @@ export interface OpenDeviceOptions
     Pick<CudaDeviceOptions, "gpu">,
     Pick<WebGpuDeviceOptions, "disableFeatures" | "memoryBytes"> {
   /**
-   * Forces a device, as {@link parseDevice} reads it; default: `FLASHMLA_DEVICE`, else the first that opens and has what is wanted.
+   * Forces a device, as {@link parseDevice} reads it; default: `FLASHMLA_DEVICE`, else the first that opens.
    */
   readonly kind?: string | undefined;
-  /**
-   * What the device has to run when the choice is open: whole models (the default), or `mlaDecode` at least. CUDA has both,
-   * WebGPU not yet that much.
-   */
-  readonly wanted?: "models" | "attention";
   /** Called for every device that is passed over, with the reason. */
   readonly onPassedOver?: (kind: (typeof deviceKinds)[number], reason: string) => void;
 }
@@ -55,11 +50,8 @@ async function open(kind: Kind, options: OpenDeviceOptions, isForced: boolean): 
   return (await import("./cpu/cpu-device.ts")).CpuDevice.open(options);
 }
 
-/** Dawn writes warnings to a program's output as it looks for an adapter, so in Node WebGPU is not tried unasked. */
-const isNode = () => typeof process !== "undefined" && process.versions?.node !== undefined;
-
 /**
- * Opens the wanted device, or the best one that is here: CUDA, else WebGPU on a GPU (in a browser), else the CPU. Throws RangeError for a
+ * Opens the wanted device, or the best one that is here: CUDA, else WebGPU on a GPU, else the CPU. Throws RangeError for a
  * kind that this build does not know, UserError when the device cannot be opened.
  */
 export async function openDevice(options: OpenDeviceOptions = {}): Promise<Device> {
@@ -71,8 +63,7 @@ export async function openDevice(options: OpenDeviceOptions = {}): Promise<Devic
   }
   for (const kind of ["cuda", "webgpu"] as const) {
     try {
-      if (kind !== "webgpu" || !isNode()) return await open(kind, options, false);
-      options.onPassedOver?.(kind, "in Node it has to be asked for, with --device webgpu");
+      return await open(kind, options, false);
     } catch (error) {
       options.onPassedOver?.(kind, errorMessage(error));
     }

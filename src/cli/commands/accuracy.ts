@@ -91,9 +91,8 @@ async function studyModel(
 }
 
 /** Opens the devices that were asked for, or the best one here. */
-async function openDevices({ device: kinds, model, threads }: AccuracyFlags): Promise<Device[]> {
-  const wanted = model === false ? "attention" : "models";
-  const options = { wanted, ...(threads === undefined ? {} : { threads }) } as const;
+async function openDevices({ device: kinds, threads }: AccuracyFlags): Promise<Device[]> {
+  const options = threads === undefined ? {} : { threads };
   const opened: Device[] = [];
   try {
     for (const kind of kinds ?? [undefined]) opened.push(await openDevice({ kind, ...options }));

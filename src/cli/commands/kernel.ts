@@ -95,7 +95,7 @@ async function runKernel(name: string, path: string, flags: KernelFlags): Promis
   try {
     const read = await operation.read(file);
     const threads = flags.threads === undefined ? {} : { threads: flags.threads };
-    const device = await openDevice({ kind: flags.device, wanted: "attention", ...threads });
+    const device = await openDevice({ kind: flags.device, ...threads });
     try {
       note(`${name} on ${device.name}: ${read.description}`);
       const outputs = await read.run(device);

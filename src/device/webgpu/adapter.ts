@@ -78,6 +78,19 @@ export function adapterName({ info }: GPUAdapter): string {
   return name === "" ? "unnamed adapter" : name;
 }
 
+/**
+ * Why no GPU can be here, in a sentence; null where one may be. Looking for an adapter takes Dawn a fifth of a second and makes it write
+ * warnings, so where Linux shows no GPU it is not asked.
+ */
+export function gpuObstacle(): string | null {
+  if (!isNode() || process.platform !== "linux") return null;
+  const { existsSync, readdirSync } = process.getBuiltinModule("node:fs");
+  if (["/dev/nvidiactl", "/dev/dxg"].some((device) => existsSync(device))) return null;
+  const nodes = existsSync("/dev/dri") ? readdirSync("/dev/dri") : [];
+  if (nodes.some((name) => name.startsWith("renderD"))) return null;
+  return "there is no GPU here (no /dev/dri/renderD*); --device webgpu takes an adapter on the processor all the same";
+}
+
 /** WebGPU's names of the features that this project calls by shorter ones. */
 const apiNames: Partial<Record<WebGpuFeature, string>> = {
   "subgroup-matrix": "chromium-experimental-subgroup-matrix",
@@ -107,6 +120,8 @@ export async function findAdapter(options: WebGpuAdapterOptions = {}): Promise<F
   const disabled = new Set(
     (options.disableFeatures ?? []).map((name) => checkOneOf("disableFeatures", name, webGpuFeatures)),
   );
+  const obstacle = options.allowSoftware === false && options.gpu === undefined ? gpuObstacle() : null;
+  if (obstacle !== null) throw new UserError(obstacle);
   const gpu = options.gpu ?? (await findGpu());
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (adapter === null) throw noAdapter();
