@@ -1,4 +1,5 @@
 import { type CacheDType, cacheEntryBytes } from "../cache/latent-cache-pool.ts";
+import type { DeviceLimits } from "../device/device.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 
 /** Tokens of a page of the cache. */
@@ -23,4 +24,15 @@ export function cacheFootprint(config: ModelConfig, dtype: CacheDType): CacheFoo
   const fullHeadsBytesPerToken = elements * (dtype === "f32" ? 4 : 2);
   const timesSmaller = fullHeadsBytesPerToken / bytesPerToken;
   return { dtype, bytesPerTokenAndLayer, bytesPerToken, fullHeadsBytesPerToken, timesSmaller };
+}
+
+/**
+ * Tokens that one cache can hold on a device with these limits, whatever its memory: on WebGPU the cache is one buffer, and a layer of it
+ * one binding. Whole pages.
+ */
+export function mostCacheTokens({ webgpu }: DeviceLimits, config: ModelConfig, dtype: CacheDType): number {
+  if (webgpu === undefined) return Number.POSITIVE_INFINITY;
+  const { bytesPerToken, bytesPerTokenAndLayer } = cacheFootprint(config, dtype);
+  const tokens = Math.min(webgpu.bindingBytes / bytesPerTokenAndLayer, webgpu.bufferBytes / bytesPerToken);
+  return Math.floor(tokens / PAGE_SIZE) * PAGE_SIZE;
 }

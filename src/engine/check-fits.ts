@@ -2,7 +2,7 @@ import { UserError } from "../base/errors.ts";
 import { mebibytes } from "../base/mebibytes.ts";
 import type { Device } from "../device/device.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
-import { cacheFootprint, PAGE_SIZE } from "./cache-footprint.ts";
+import { cacheFootprint, mostCacheTokens, PAGE_SIZE } from "./cache-footprint.ts";
 import { type RunnerSizes, runnerBytes } from "./runner-memory.ts";
 
 const size = (bytes: number) => (bytes < 2 ** 30 ? mebibytes(bytes) : `${(bytes / 2 ** 30).toFixed(1)} GiB`);
@@ -21,6 +21,13 @@ export function checkFits(
   const { bytesPerToken } = cacheFootprint(config, sizes.cacheDtype);
   const free = device.limits.memoryBytes - device.memory.usedBytes;
   const tokens = sizes.pageCount * sizes.pageSize;
+  const most = mostCacheTokens(device.limits, config, sizes.cacheDtype);
+  if (tokens > most) {
+    throw new UserError(
+      `A cache of ${tokens} tokens takes ${size(tokens * bytesPerToken)}, more than a buffer of this adapter holds or binds: ` +
+        `at most ${most} tokens would fit.`,
+    );
+  }
   const room = free * (1 - UNCOUNTED) - weightBytes;
   // Lengths beyond what could be cached at all would only make tables that no host can hold either.
   const longest = Math.max(PAGE_SIZE, Math.min(maxLength, Math.floor(free / bytesPerToken)));

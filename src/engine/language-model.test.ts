@@ -1,7 +1,8 @@
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { changedDevice } from "../../tests/fixtures/changed-device.ts";
 import { UserError } from "../base/errors.ts";
-import type { Device } from "../device/device.ts";
+import type { Device, WebGpuLimits } from "../device/device.ts";
 import { openDevice } from "../device/open.ts";
 import { readModelConfig } from "../formats/model-folder.ts";
 import { cacheFootprint } from "./cache-footprint.ts";
@@ -53,6 +54,14 @@ describe("what does not fit", () => {
     const model = await openLanguageModel(folder, { device, cacheTokens: tokens });
     expect(model.runner.pageCount).toBe(tokens / 64);
     model.close();
+  });
+
+  it("a cache larger than one buffer of WebGPU", async () => {
+    const webgpu = { bindingBytes: 2 ** 27, bufferBytes: 2 ** 28 } as WebGpuLimits;
+    const limited = changedDevice(device, { limits: { ...device.limits, webgpu } });
+    await expect(openLanguageModel(folder, { device: limited, cacheTokens: 2 ** 17 })).rejects.toThrow(
+      "A cache of 131072 tokens takes 288 MiB, more than a buffer of this adapter holds or binds: at most 116480 tokens would fit.",
+    );
   });
 
   it("too many sequences at a time", async () => {

@@ -2,7 +2,7 @@ import { basename, resolve } from "node:path";
 import { UserError } from "../base/errors.ts";
 import type { CacheDType } from "../cache/latent-cache-pool.ts";
 import type { Device } from "../device/device.ts";
-import { cacheFootprint, PAGE_SIZE } from "../engine/cache-footprint.ts";
+import { cacheFootprint, mostCacheTokens, PAGE_SIZE } from "../engine/cache-footprint.ts";
 import { Engine } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/engine-types.ts";
 import { openLanguageModel } from "../engine/language-model.ts";
@@ -69,7 +69,8 @@ function chooseCacheTokens(
   const { bytesPerToken } = cacheFootprint(config, cacheDtype);
   const free = device.limits.memoryBytes - device.memory.usedBytes - weightBytes;
   const affordable = Math.floor(Math.min(CACHE_BYTES, free / 2) / bytesPerToken / PAGE_SIZE) * PAGE_SIZE;
-  return Math.max(maxContext, Math.min(maxRunning * maxContext, affordable));
+  const most = mostCacheTokens(device.limits, config, cacheDtype);
+  return Math.max(maxContext, Math.min(maxRunning * maxContext, affordable, most));
 }
 
 /**

@@ -2,7 +2,7 @@ import { checkFinite, checkInteger } from "../../base/checks.ts";
 import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import { checkWeight, dtypeCode, type WeightMatrix } from "../common/weight.ts";
-import code from "./embedding.wgsl.ts";
+import { enqueueEmbeddingWebGpu } from "./embedding.webgpu.ts";
 
 /** One record per launch of `embedding`. */
 export interface EmbeddingArguments {
@@ -30,7 +30,6 @@ const kernelOf = (dtype: WeightDType): KernelSource => ({
   ],
   cpu: "embedding",
   cuda: { module: "embedding.fatbin", function: `embedding_${dtype}`, blockSize: 256, overlaps: true },
-  webgpu: { code, constants: { DTYPE: dtypeCode[dtype] } },
 });
 
 /**
@@ -44,6 +43,10 @@ export function embedding(launch: Launch, args: EmbeddingArguments): void {
   checkFinite("scale", scale);
   checkInteger("ids.bytes", ids.bytes, { min: maxRows * 4 });
   checkInteger("out.bytes", out.bytes, { min: maxRows * table.columns * 4 });
+  if (launch.target.kind === "webgpu") {
+    enqueueEmbeddingWebGpu(launch, args);
+    return;
+  }
   const scalars = [table.rows, table.columns, dtypeCode[table.dtype], scale];
   launch(kernelOf(table.dtype), maxRows, [ids, table.buffer, out, rowCount], scalars);
 }
