@@ -2,7 +2,7 @@
 //
 //   b s_q h s [many] [cluster=2] [groups=66] [least=4] [split=16] [few=16] [page=64] [vary=1] [cubin=PATH] [f32=1] [notime=1] [beside=PATH] [power=1] [pdl=0] [stamps=1]
 //
-// with d_c 512, d_r 64, bf16. pdl=0: a call does not begin before the one before it ends (the default for many rows); stamps=1: prints the
+// with d_c 512, d_r 64, bf16. pdl=0: a call does not begin before the one before it ends; stamps=1: prints the
 // clock readings of a build with -DSTAMPS. A line is checked against float64 first (sampled rows, NaN wherever nothing may be read, counters back at
 // zero), then timed as graphs of many calls: with pages of its own for each call (over more than 300 MB), and with the same pages.
 //
@@ -259,7 +259,7 @@ struct Harness {
       plan.cluster = one;
       if (e.options.count("old") == 0) plan.groups = std::min(plan.groups, e.batch * ((tiles + one - 1) / one));
     }
-    plan.overlaps = e.options.count("old") == 0 && e.number("pdl", plan.many ? 0 : 1) > 0;
+    plan.overlaps = e.options.count("old") == 0 && e.number("pdl", 1) > 0;
     plan.groups = e.number("groups", plan.groups);
     plan.splitTiles = e.number("split", 0);
     plan.leastTiles = e.number("least", plan.many ? 4 : plan.cluster);

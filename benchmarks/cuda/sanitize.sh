@@ -1,17 +1,42 @@
 #!/bin/sh
-# compute-sanitizer over the few-rows decode kernel: memcheck and racecheck of a build whose blocks read each other's results and meet at
-# cluster-wide barriers (-DSANITIZED). Of the default build, memcheck takes bulk copies into another block's shared memory for faults, and
-# racecheck knows no barrier in shared memory that several blocks arrive at. Needs nvcc and a Hopper GPU: sh benchmarks/cuda/sanitize.sh
-set -e
+# compute-sanitizer over both decode kernels of Hopper, on small shapes: memcheck and synccheck of the builds that are shipped, racecheck of builds
+# with -DSANITIZED, since it does not know that a lane's arrival at a barrier comes after what the other lanes of its warp did (there
+# every lane arrives), nor barriers in shared memory that several blocks arrive at (there few-rows blocks meet at cluster-wide barriers
+# and read each other's results). Needs nvcc and a Hopper GPU: sh benchmarks/cuda/sanitize.sh
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-hopper=-gencode=arch=compute_90a,code=sm_90a
-nvcc -std=c++17 -O3 -cubin -DSANITIZED $hopper -o "$folder/few.cubin" src/kernels/mla-decode/mla-decode.few-rows.sm90.cu
-nvcc -std=c++17 -O2 $hopper -o "$folder/harness" benchmarks/cuda/decode-harness.cu -lcuda -ldl
-for tool in memcheck racecheck; do
-  compute-sanitizer --tool $tool --error-exitcode 1 "$folder/harness" "$folder/few.cubin" none 1e8 <<'SHAPES'
+hopper="-std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a"
+kernels=src/kernels/mla-decode
+for rows in few many; do
+  nvcc -cubin -DONE_BUILD $hopper -o "$folder/$rows.cubin" $kernels/mla-decode.$rows-rows.sm90.cu &
+  nvcc -cubin -DONE_BUILD -lineinfo -DSANITIZED $hopper -o "$folder/$rows.race.cubin" $kernels/mla-decode.$rows-rows.sm90.cu &
+done
+nvcc $hopper -o "$folder/harness" benchmarks/cuda/decode-harness.cu -lcuda -ldl &
+wait
+cat > "$folder/few.txt" <<'SHAPES'
 2 1 16 130 notime=1
 1 1 16 600 notime=1
 3 2 8 700 vary=1 cluster=2 notime=1
+3 4 30 300 few=32 vary=1 notime=1
 SHAPES
+cat > "$folder/many.txt" <<'SHAPES'
+2 1 64 130 many notime=1
+3 1 128 400 vary=1 notime=1
+2 2 128 700 vary=1 notime=1
+3 1 64 700 vary=1 split=4 notime=1
+SHAPES
+run() {
+  report=$(compute-sanitizer --tool "$1" --error-exitcode 1 "$folder/harness" "$folder/few$3.cubin" "$folder/many$3.cubin" 1e8 < "$folder/$2.txt" 2>&1)
+  status=$?
+  [ "$(echo "$report" | grep -c ' right: ')" = "$(wc -l < "$folder/$2.txt")" ] || status=1
+  [ $status = 0 ] || echo "$report"
+  echo "$1, $2 rows: $(echo "$report" | tail -n 1)"
+  return $status
+}
+failed=0
+for rows in few many; do
+  run memcheck $rows "" || failed=1
+  run synccheck $rows "" || failed=1
+  run racecheck $rows .race || failed=1
 done
+exit $failed

@@ -15,10 +15,10 @@ const PAGE_BYTES = PAGE * WIDTH * 2;
 const MOST_CALLS = 512;
 const SOFTMAX_SCALE = 192 ** -0.5;
 /**
- * Largest error against float64 that passes, relative to max(absolute, 1/20): probabilities, the results that blocks exchange, and
- * the output are of 16 bits. 0.027 at most was seen, over 31 shapes.
+ * Largest error against float64 that passes, relative to max(absolute, 1/20): the relative tolerance of the public suite. Probabilities (but for
+ * few rows) and the output are of 16 bits.
  */
-const TOLERANCE = 4 / 128;
+const TOLERANCE = 2.01 / 128;
 
 /** A shape: every sequence has `length` cached tokens. */
 export interface GpuDecodeShape {

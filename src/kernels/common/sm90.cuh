@@ -62,6 +62,19 @@ __device__ __forceinline__ void barrierArriveRelaxedAt(uint32_t barrier, int ran
       "}" ::"r"(barrier), "r"(rank) : "memory");
 }
 
+/**
+ * Arrivals of a warp at a barrier that its lane 0 arrives at for all, after a barrier of the warp. compute-sanitizer's racecheck holds such an arrival
+ * for that lane's alone, so in builds for it every lane arrives.
+ */
+#ifdef SANITIZED
+constexpr int WARP_ARRIVALS = 32;
+#else
+constexpr int WARP_ARRIVALS = 1;
+#endif
+
+/** Whether this lane arrives, where its warp does. */
+__device__ __forceinline__ bool arrivesForWarp() { return WARP_ARRIVALS == 32 || threadIdx.x % 32 == 0; }
+
 /** Arrives at the same barrier of the cluster's block `rank`; what this thread has seen written comes before it. */
 __device__ __forceinline__ void barrierArriveAt(uint32_t barrier, int rank) {
   asm volatile(
@@ -196,6 +209,11 @@ __device__ __forceinline__ void copyBoxes(uint32_t target, const CUtensorMap* ma
                : "memory");
 }
 
+/** Calls what {@link copyBox} would fetch into the second-level cache. */
+__device__ __forceinline__ void prefetchBox(const CUtensorMap* map, int column, int row) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(column), "r"(row) : "memory");
+}
+
 /** {@link copyBox} for both blocks of a cluster of two, at the same places of their shared memory. */
 __device__ __forceinline__ void copyBoxToPair(uint32_t target, const CUtensorMap* map, int column, int row, uint32_t barrier) {
   asm volatile(
@@ -233,6 +251,16 @@ __device__ __forceinline__ uint2 loadShared8(uint32_t address) {
   return v;
 }
 
+__device__ __forceinline__ void storeShared1(uint32_t address, uint32_t byte) {
+  asm volatile("st.shared.u8 [%0], %1;" ::"r"(address), "r"(byte) : "memory");
+}
+
+__device__ __forceinline__ uint32_t loadShared4(uint32_t address) {
+  uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+
 // Clusters ------------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ int clusterRank() {
@@ -262,6 +290,13 @@ __device__ __forceinline__ uint32_t remoteAddress(uint32_t address, int rank) {
 __device__ __forceinline__ uint2 loadCluster8(uint32_t address) {
   uint2 v;
   asm volatile("ld.shared::cluster.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address) : "memory");
+  return v;
+}
+
+/** 4 bytes at a cluster address. */
+__device__ __forceinline__ uint32_t loadCluster4(uint32_t address) {
+  uint32_t v;
+  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
   return v;
 }
 

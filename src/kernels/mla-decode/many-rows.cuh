@@ -16,22 +16,27 @@ __device__ __forceinline__ Place placeOfPair(const Arguments& a, const Pair& pai
   Place place;
   place.rank = 0;
   place.size = 1;
-  const int size = pair.is ? 2 : 1, cluster = blockIdx.x / size, clusters = a.rowBlocks / size;
-  place.group = cluster / clusters;
-  place.rowBlock = cluster % clusters * size + pair.rank;
+  const int size = pair.is ? 1 : 0, cluster = blockIdx.x >> size, clusters = a.rowBlocks >> size;
+  place.group = clusters == 1 ? cluster : divide(cluster, clusters);
+  place.rowBlock = ((cluster - place.group * clusters) << size) + pair.rank;
   return place;
 }
+
+/** A piece of one sequence, whose first unit is `start`. */
+struct Stretch : Item {
+  int start;
+};
 
 /** A block's walk over its units (tiles, or splits of fixed size); units are numbered through all sequences. */
 struct Walk {
   int unit, end, chunk, group;
   /** The sequence reached, its first unit, its units, its length; units of all sequences. */
   int sequence, start, units, length, total;
-};
-
-/** A piece of one sequence, whose first unit is `start`. */
-struct Stretch : Item {
-  int start;
+  /** The first piece, found once for all warps, in registers; the unit after it, or −1 once it has been taken. */
+  Stretch first;
+  int afterFirst;
+  /** Whether another block has a part of one of its sequences, which are the first and the last at most, or may have where splits are fixed. */
+  int shares;
 };
 
 __device__ __forceinline__ int lengthOf(const Arguments& a, int sequence) {
@@ -61,8 +66,8 @@ __device__ __forceinline__ void holdLengths(const Arguments& a, int base, int ba
   }
 }
 
-/** The walk of this block's cluster; called by a whole warp. */
-__device__ __forceinline__ Walk openWalk(const Arguments& a, const Place& place) {
+/** The walk of this block's cluster, at its beginning; called by a whole warp. */
+__device__ __forceinline__ Walk findWalk(const Arguments& a, const Place& place) {
   const int lane = threadIdx.x % 32, batch = a.counted ? min(a.batch, __ldg(a.batchCount)) : a.batch;
   int total = 0, longest = 0, lengths[HELD];
   for (int base = 0; base < batch; base += 32 * HELD) {
@@ -110,8 +115,8 @@ __device__ __forceinline__ Walk openWalk(const Arguments& a, const Place& place)
   return walk;
 }
 
-/** The next piece of the walk; false when there is none. Both may lie in shared memory: one thread calls it then. */
-__device__ __forceinline__ bool nextStretch(const Arguments& a, Walk& walk, Stretch& stretch) {
+/** Finds the next piece of the walk; false when there is none. */
+__device__ __forceinline__ bool findStretch(const Arguments& a, Walk& walk, Stretch& stretch) {
   if (walk.unit >= walk.end) return false;
   while (walk.start + walk.units <= walk.unit) {
     walk.start += walk.units;
@@ -141,6 +146,33 @@ __device__ __forceinline__ bool nextStretch(const Arguments& a, Walk& walk, Stre
   stretch.firstTile = walk.unit - start;
   stretch.endTile = end - start;
   walk.unit = end;
+  return true;
+}
+
+/** The walk of this block's cluster; called by a whole warp. */
+__device__ __forceinline__ Walk openWalk(const Arguments& a, const Place& place) {
+  Walk walk = findWalk(a, place);
+  const int unit = walk.unit;
+  walk.afterFirst = findStretch(a, walk, walk.first) ? walk.unit : -1;
+  const bool isAll = walk.unit == walk.end;
+  walk.unit = unit;
+  walk.shares = !isAll || walk.first.splits > 1;
+  return walk;
+}
+
+/** The next piece of the walk; false when there is none. Both may lie in shared memory: one thread calls it then. */
+__device__ __forceinline__ bool nextStretch(const Arguments& a, Walk& walk, Stretch& stretch) {
+  if (walk.afterFirst < 0) return findStretch(a, walk, stretch);
+  walk.unit = walk.afterFirst;
+  walk.afterFirst = -1;
+  const Stretch first = walk.first;
+  stretch.sequence = first.sequence;
+  stretch.firstTile = first.firstTile;
+  stretch.endTile = first.endTile;
+  stretch.length = first.length;
+  stretch.split = first.split;
+  stretch.splits = first.splits;
+  stretch.start = first.start;
   return true;
 }
 
@@ -179,53 +211,50 @@ struct Parts {
 constexpr int PATIENCE = 20000;
 
 /**
- * The merge of a sequence's parts, once all have arrived, by all blocks that are still there: slices are handed out by a counter. Nobody
- * waits without a limit, so blocks that are not on the GPU yet cannot hang the others; the last to arrive does what is left. The
- * counters (arrived, slices handed out, blocks that are through) are back at 0 afterwards. Threads 0 to 255 call it.
+ * The merge of a sequence's parts, once all have arrived: each of its blocks has a slice of the columns. Nobody waits without a limit, so blocks
+ * that are not on the GPU yet cannot hang the others: a block that gives up leaves its slice to one that comes later. Two counters:
+ * parts that have arrived, with the slices left to others in the upper half, and blocks that know their slices; both are back at 0
+ * afterwards. Threads 0 to 255 call it.
  */
 struct Sharing {
-  unsigned* counters;
-  int splits, slices;
-  /** In shared memory: the slice that this block has. */
-  int& current;
+  /** In shared memory: the slices that are this block's, one bit each. */
+  int& mine;
 
   static __device__ __forceinline__ unsigned* countersOf(const Arguments& a, int rowBlock, int sequence) {
-    return a.counters + (sequence * a.rowBlocks + rowBlock) * 3;
+    return a.counters + (sequence * a.rowBlocks + rowBlock) * 2;
   }
 
-  /** Says that this block's part is written; once a part, some time before its merge. */
+  /** Says that one of this block's parts is written; one thread, after a fence, some time before the part's merge. */
   static __device__ __forceinline__ void arrive(const Arguments& a, int rowBlock, int sequence) {
-    meet(ALL_CONSUMERS, CONSUMERS);
-    if (threadIdx.x != 0) return;
-    fenceDevice();
     atomicAdd(countersOf(a, rowBlock, sequence), 1);
   }
 
-  __device__ __forceinline__ Sharing(const Arguments& a, int rowBlock, const Stretch& stretch, int slices, int& current)
-      : counters(countersOf(a, rowBlock, stretch.sequence)), splits(stretch.splits), slices(slices), current(current) {
+  /** At most 16 slices. */
+  __device__ __forceinline__ Sharing(const Arguments& a, int rowBlock, const Stretch& stretch, int slices, int& mine) : mine(mine) {
     if (threadIdx.x != 0) return;
-    bool all = loadAcquire(counters) >= splits;
-    const long long start = clock64();
-    while (!all && clock64() - start < PATIENCE) all = loadAcquire(counters) >= splits;
-    current = all ? static_cast<int>(atomicAdd(counters + 1, 1)) : slices;
-    fenceDevice();
-  }
-
-  /** The next slice for this block; false when there is none. */
-  __device__ __forceinline__ bool take(int& slice) {
-    meet(ALL_CONSUMERS, CONSUMERS);
-    slice = current;
-    if (slice < slices) {
-      meet(ALL_CONSUMERS, CONSUMERS);
-      if (threadIdx.x == 0) current = static_cast<int>(atomicAdd(counters + 1, 1));
-      return true;
+    unsigned* const counters = countersOf(a, rowBlock, stretch.sequence);
+    const unsigned all = stretch.splits, own = stretch.split < slices ? 1u << stretch.split : 0;
+    unsigned seen = loadAcquire(counters);
+    for (const long long start = clock64(); (seen & 0xffff) != all && clock64() - start < PATIENCE;) seen = loadAcquire(counters);
+    unsigned slicesLeft = seen >> 16, taken = own;
+    if ((seen & 0xffff) != all) {
+      // Whoever comes last sees this, or the parts have all arrived meanwhile.
+      slicesLeft = (atomicOr(counters, own << 16) & 0xffff) == all ? own : 0;
+      taken = 0;
     }
-    if (threadIdx.x == 0 && atomicAdd(counters + 2, 1) == splits - 1) {
+    if (slicesLeft != 0) taken |= atomicAnd(counters, ~(slicesLeft << 16)) >> 16 & slicesLeft;
+    fenceDevice();
+    mine = static_cast<int>(taken);
+    if (atomicAdd(counters + 1, 1) == all - 1) {
       counters[0] = 0;
       counters[1] = 0;
-      counters[2] = 0;
     }
-    return false;
+  }
+
+  /** This block's slices, as bits. */
+  __device__ __forceinline__ unsigned slices() const {
+    meet(ALL_CONSUMERS, CONSUMERS);
+    return mine;
   }
 };
 

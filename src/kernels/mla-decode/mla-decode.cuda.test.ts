@@ -64,6 +64,13 @@ describe("mlaDecode on CUDA chooses", () => {
     ["b=128 h=128: pairs", { batch: 128, heads: 128 }, "mlaDecodeManyRows_bf16_512", 2, 132],
     ["b=128 h=192", { batch: 128, heads: 192 }, "mlaDecodeManyRows_bf16_512", 1, 132],
     ["d_c=256 h=3", { heads: 3, latentWidth: 256 }, "mlaDecodeFewRows_bf16_256_16", 8, 64],
+    [
+      "d_c=256 with 32 rotary values h=3",
+      { heads: 3, latentWidth: 256, ropeWidth: 32 },
+      "mlaDecodeFewRows_bf16_256_32_16",
+      8,
+      64,
+    ],
   ])("%s: one launch, its kernel, cluster and blocks", (_name, options, name, cluster, grid) => {
     const [only, ...others] = record(hopper, options);
     expect(others).toEqual([]);
@@ -75,7 +82,7 @@ describe("mlaDecode on CUDA chooses", () => {
   it.each([
     ["an Ampere GPU", ampere, {}],
     ["indices", hopper, { mask: "indices", indices: buffer("indices") }],
-    ["32 rotary values", hopper, { ropeWidth: 32 }],
+    ["32 rotary values beside 512", hopper, { ropeWidth: 32 }],
     ["an fp8 cache", hopper, { cache: { buffer: buffer("c"), dtype: "fp8", pageSize: 64, pages: 100 } }],
     ["pages of 8", hopper, { maxPages: 512, cache: { buffer: buffer("c"), dtype: "bf16", pageSize: 8 } }],
     ["more sequences than a schedule holds", hopper, { batch: 513 }],

@@ -19,7 +19,11 @@ constexpr int NEAR_TABLE = 2048;
 /** Named barrier: the table is there. */
 constexpr int TABLE_THERE = 4;
 
-template <typename T, int D_C, int N> struct FewRows {
+template <typename T> constexpr bool IS_BF16 = false;
+template <> constexpr bool IS_BF16<bf16> = true;
+
+/** FLAT: entries have 32 rotary values, fetched box by box by maps of two dimensions: what lies past an entry's end comes as zeros. */
+template <typename T, int D_C, int N, bool FLAT = false> struct FewRows {
   static constexpr int BOXES = (D_C + D_R) / 64;
   static constexpr int LATENT_BOXES = D_C / 64;
   static constexpr int HALF_BOXES = LATENT_BOXES / 2;
@@ -31,6 +35,16 @@ template <typename T, int D_C, int N> struct FewRows {
   /** Threads that exponentiate a row of a tile, and tokens each has. */
   static constexpr int LANES = CONSUMERS / N;
   static constexpr int TOKENS = TILE / LANES;
+  /**
+   * Probabilities in bf16 are two terms, the second one the first one's remainder, as columns of their own: where the columns are this few, reading
+   * the values from shared memory is what a product takes, so that they cost no time.
+   */
+#ifdef ONE_TERM
+  static constexpr int TERMS = 1;
+#else
+  static constexpr int TERMS = IS_BF16<T> && N <= 16 ? 2 : 1;
+#endif
+  static constexpr int COLUMNS = N * TERMS;
   /** Results, one message for each block of the cluster: see {@link Message}. */
   static constexpr int RESULT_BYTES = N * (D_C * 2 + 16 * 8);
   /**
@@ -45,7 +59,11 @@ template <typename T, int D_C, int N> struct FewRows {
   static constexpr bool REPLACES_QUERIES = N == 32;
   static_assert(!REPLACES_QUERIES || RESULT_BYTES <= QUERY_BYTES, "results fit where the queries were");
 
-  /** What one block has for another: [row][its columns in 16 bits, maximum and sum, padding that puts 8 rows into different banks]. */
+  /**
+   * What one block has for another: [row][its columns as f16, maximum and sum, 8 bytes that put 8 rows into different banks]. The f16 values are to be
+   * multiplied by a power of two, one for each of the warps that had 16 of every 64 columns: its exponent, as in a float32, is a
+   * byte of the first row's last 8.
+   */
   struct Message {
     /** Logarithm of a block's columns. */
     int shift, pitch, bytes;
@@ -62,12 +80,15 @@ template <typename T, int D_C, int N> struct FewRows {
     }
 
     __device__ __forceinline__ int statsAt(int rank, int row) const { return rank * bytes + row * pitch + (2 << shift); }
+
+    /** Where a warp's exponent lies in the message for `rank`. */
+    __device__ __forceinline__ int exponentAt(int rank, int warp) const { return statsAt(rank, 0) + 8 + warp; }
   };
 
   struct Shared {
     uint8_t stages[2][STAGE_BYTES];
     uint8_t queries[QUERY_BYTES];
-    uint8_t probabilities[N * 128];
+    uint8_t probabilities[COLUMNS * 128];
     uint8_t results[REPLACES_QUERIES ? 16 : RESULT_BYTES];
     /** What the cluster's blocks sent. */
     uint8_t inbox[PULLS ? 16 : RESULT_BYTES];
@@ -127,7 +148,13 @@ template <typename T, int D_C, int N> struct FewRows {
     __device__ __forceinline__ void fetchQueries(int sequence) const {
       const uint32_t full = sharedAddress(&shared.queriesFull);
       barrierExpect(full, QUERY_BYTES);
-      copyBoxes(sharedAddress(shared.queries), queryMap, sequence * a.rows + place.rowBlock * N, 0, full);
+      const uint32_t target = sharedAddress(shared.queries);
+      const int row = sequence * a.rows + place.rowBlock * N;
+      if constexpr (FLAT) {
+        for (int box = 0; box < BOXES; box++) copyBox(target + box * N * 128, queryMap, box * 64, row, full);
+      } else {
+        copyBoxes(target, queryMap, row, 0, full);
+      }
     }
 
     /** Tells the other warps of a task, once they are through with the last one's queries. */
@@ -148,14 +175,17 @@ template <typename T, int D_C, int N> struct FewRows {
         const int copy = COPIES == 3 ? (i * 2) % 3 : i;
         const uint32_t full = sharedAddress(&shared.full[stage][copy]);
         barrierExpect(full, (pieces.count << (pieces.shift + 7)) * GROUP);
-        if (pieces.shift == 6) {
+        if (!FLAT && pieces.shift == 6) {
           if (pieces.count > 0) copyBoxes(target + copy * GROUP * BOX_BYTES, map, pieces.row[0], copy * GROUP, full);
           continue;
         }
         for (int box = copy * GROUP; box < copy * GROUP + GROUP; box++) {
 #pragma unroll
           for (int p = 0; p < 4; p++) {
-            if (p < pieces.count) copyBoxes(target + box * BOX_BYTES + (p << (pieces.shift + 7)), map, pieces.row[p], box, full);
+            if (p >= pieces.count) continue;
+            const uint32_t piece = target + box * BOX_BYTES + (p << (pieces.shift + 7));
+            if constexpr (FLAT) copyBox(piece, map, box * 64, pieces.row[p], full);
+            else copyBoxes(piece, map, pieces.row[p], box, full);
           }
         }
       }
@@ -278,6 +308,16 @@ template <typename T, int D_C, int N> struct FewRows {
     for (int i = 0; i < N / 2; i++) target[(i / 4 * 8 + i % 2) * PITCH + i % 4 / 2 * 8] = s[i];
   }
 
+  static __device__ __forceinline__ void storeTokens(uint32_t target, const uint32_t (&pairs)[TOKENS / 2]) {
+    if constexpr (TOKENS == 8) {
+      storeShared16(target, make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
+    } else if constexpr (TOKENS == 4) {
+      asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(target), "r"(pairs[0]), "r"(pairs[1]) : "memory");
+    } else {
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(target), "r"(pairs[0]) : "memory");
+    }
+  }
+
   /** One row's part of the softmax, of which it sees `visible` tokens; probabilities go to shared memory. Returns whether its maximum moves. */
   static __device__ __forceinline__ bool softmax(Shared& shared, float scale, int visible, float& top, float& sum) {
     const int row = threadIdx.x / LANES, token = threadIdx.x % LANES * TOKENS;
@@ -306,43 +346,54 @@ template <typename T, int D_C, int N> struct FewRows {
     const float factor = rises ? exp2Fast(top - base) : 1.f;
     top = next;
     sum *= factor;
-    uint32_t pairs[TOKENS / 2];
+    uint32_t pairs[TOKENS / 2], remainders[TOKENS / 2];
 #pragma unroll
     for (int i = 0; i < TOKENS; i += 2) {
       const float low = exp2Fast(s[i] - base), high = exp2Fast(s[i + 1] - base);
       sum += low + high;
       pairs[i / 2] = pack<T>(low, high);
+      if constexpr (TERMS == 2) {
+        const float2 kept = unpack<T>(pairs[i / 2]);
+        remainders[i / 2] = pack<T>(low - kept.x, high - kept.y);
+      }
     }
     const uint32_t target = swizzled(sharedAddress(shared.probabilities), row, token / 8) + token % 8 * 2;
-    if constexpr (TOKENS == 8) {
-      storeShared16(target, make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
-    } else if constexpr (TOKENS == 4) {
-      asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(target), "r"(pairs[0]), "r"(pairs[1]) : "memory");
-    } else {
-      asm volatile("st.shared.b32 [%0], %1;" ::"r"(target), "r"(pairs[0]) : "memory");
-    }
+    storeTokens(target, pairs);
+    if constexpr (TERMS == 2) storeTokens(target + N * 128, remainders);
     if (threadIdx.x % LANES == 0) shared.factors[row] = factor;
     return rises;
   }
 
   /** Multiplies outputs by their rows' factors. */
-  static __device__ __forceinline__ void rescale(const Shared& shared, float (&out)[HALF_BOXES][N / 2]) {
+  static __device__ __forceinline__ void rescale(const Shared& shared, float (&out)[HALF_BOXES][COLUMNS / 2]) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int j = 0; j < N / 8; j++) {
       const float low = shared.factors[j * 8 + lane % 4 * 2], high = shared.factors[j * 8 + lane % 4 * 2 + 1];
 #pragma unroll
       for (int box = 0; box < HALF_BOXES; box++) {
-        out[box][j * 4] *= low;
-        out[box][j * 4 + 1] *= high;
-        out[box][j * 4 + 2] *= low;
-        out[box][j * 4 + 3] *= high;
+#pragma unroll
+        for (int at = j * 4; at < COLUMNS / 2; at += N / 2) {
+          out[box][at] *= low;
+          out[box][at + 1] *= high;
+          out[box][at + 2] *= low;
+          out[box][at + 3] *= high;
+        }
       }
     }
   }
 
+  /** Adds the sums of the probabilities' second terms to those of the first. */
+  static __device__ __forceinline__ void joinTerms(const float (&terms)[HALF_BOXES][COLUMNS / 2], float (&out)[HALF_BOXES][N / 2]) {
+#pragma unroll
+    for (int box = 0; box < HALF_BOXES; box++) {
+#pragma unroll
+      for (int i = 0; i < N / 2; i++) out[box][i] = TERMS == 2 ? terms[box][i] + terms[box][COLUMNS / 2 - N / 2 + i] : terms[box][i];
+    }
+  }
+
   /** Starts out += values · probabilities for half of the latent width. */
-  static __device__ __forceinline__ void accumulate(Shared& shared, int group, int stage, float (&out)[HALF_BOXES][N / 2]) {
+  static __device__ __forceinline__ void accumulate(Shared& shared, int group, int stage, float (&out)[HALF_BOXES][COLUMNS / 2]) {
     const uint32_t values = sharedAddress(shared.stages[stage]) + group * HALF_BOXES * BOX_BYTES;
     const uint32_t p = sharedAddress(shared.probabilities);
 #pragma unroll
@@ -352,24 +403,44 @@ template <typename T, int D_C, int N> struct FewRows {
     for (int k = 0; k < 4; k++) {
 #pragma unroll
       for (int box = 0; box < HALF_BOXES; box++) {
-        Wgmma<T, N, 1, 0>::run(out[box], describe(values + box * BOX_BYTES + k * 2048), describe(p + k * 32));
+        Wgmma<T, COLUMNS, 1, 0>::run(out[box], describe(values + box * BOX_BYTES + k * 2048), describe(p + k * 32));
       }
     }
     warpgroupCommit();
   }
 
-  /** The rows' results, divided by their sums, to the messages at `results`. */
-  static __device__ __forceinline__ void publish(const Shared& shared, uint32_t results, const Message& message, int group,
+  /** The exponent of the power of two that brings values up to `largest` near 2^14: f16 keeps 11 bits of what is 2^-28 times that, and more. */
+  static __device__ __forceinline__ uint32_t exponentFor(float largest) {
+    return max(1, min(254, static_cast<int>(__float_as_uint(largest) >> 23) - 14));
+  }
+
+  /** The rows' results, divided by their sums, to the messages at `results`, of which there are `size`. */
+  static __device__ __forceinline__ void publish(const Shared& shared, uint32_t results, const Message& message, int size, int group,
                                                  const float (&out)[HALF_BOXES][N / 2]) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     // Matrices: channels 0–7 and 8–15 of 8 rows, then of the next 8.
     const uint32_t target = results + (lane % 8 + (N > 8 ? lane / 16 * 8 : 0)) * message.pitch + lane / 8 % 2 * 16;
-    float inverse[N / 8][2];
+    float largest = 0.f, inverse[N / 8][2];
 #pragma unroll
     for (int j = 0; j < N / 8; j++) {
       const float4 pair = *reinterpret_cast<const float4*>(&shared.stats[j * 8 + lane % 4 * 2]);
+      float most[2] = {0.f, 0.f};
+#pragma unroll
+      for (int box = 0; box < HALF_BOXES; box++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) most[i % 2] = fmaxf(most[i % 2], fabsf(out[box][j * 4 + i]));
+      }
       inverse[j][0] = pair.y > 0.f ? __fdividef(1.f, pair.y) : 0.f;
       inverse[j][1] = pair.w > 0.f ? __fdividef(1.f, pair.w) : 0.f;
+      largest = fmaxf(largest, fmaxf(most[0] * inverse[j][0], most[1] * inverse[j][1]));
+    }
+    const uint32_t exponent = exponentFor(__uint_as_float(__reduce_max_sync(~0u, __float_as_uint(largest))));
+    if (lane < size) storeShared1(results + message.exponentAt(lane, group * 4 + warp), exponent);
+    const float scale = __uint_as_float((254 - exponent) << 23);
+#pragma unroll
+    for (int j = 0; j < N / 8; j++) {
+      inverse[j][0] *= scale;
+      inverse[j][1] *= scale;
     }
 #pragma unroll
     for (int box = 0; box < HALF_BOXES; box++) {
@@ -377,8 +448,8 @@ template <typename T, int D_C, int N> struct FewRows {
       uint32_t words[N / 8][2];
 #pragma unroll
       for (int j = 0; j < N / 8; j++) {
-        words[j][0] = pack<T>(out[box][j * 4] * inverse[j][0], out[box][j * 4 + 1] * inverse[j][1]);
-        words[j][1] = pack<T>(out[box][j * 4 + 2] * inverse[j][0], out[box][j * 4 + 3] * inverse[j][1]);
+        words[j][0] = pack<f16>(out[box][j * 4] * inverse[j][0], out[box][j * 4 + 1] * inverse[j][1]);
+        words[j][1] = pack<f16>(out[box][j * 4 + 2] * inverse[j][0], out[box][j * 4 + 3] * inverse[j][1]);
       }
       if constexpr (N == 8) {
         storeMatricesTransposed(place, words[0][0], words[0][1]);
@@ -404,8 +475,9 @@ template <typename T, int D_C, int N> struct FewRows {
     if (PULLS) {
       if (thread < place.size) barrierArriveAt(published, thread);
     } else {
-      if (thread == 0) barrierExpect(published, active * message.bytes);
-      if (any && thread < place.size) {
+      // Its own message stays where it is.
+      if (thread == 0) barrierExpect(published, (active - (any ? 1 : 0)) * message.bytes);
+      if (any && thread < place.size && thread != place.rank) {
         sendShared(remoteAddress(sharedAddress(shared.inbox) + place.rank * message.bytes, thread),
                    resultsOf(shared) + thread * message.bytes, message.bytes, remoteAddress(published, thread));
       }
@@ -437,7 +509,8 @@ template <typename T, int D_C, int N> struct FewRows {
     // Where block r's message for this one lies.
     auto messageOf = [&](int r) -> uint32_t {
       if (SIZE == 1) return resultsOf(shared);
-      if (!PULLS) return sharedAddress(shared.inbox) + min(r, active - 1) * message.bytes;
+      const int rank = min(r, active - 1);
+      if (!PULLS) return rank == place.rank ? resultsOf(shared) + rank * message.bytes : sharedAddress(shared.inbox) + rank * message.bytes;
       return remoteAddress(resultsOf(shared) + place.rank * message.bytes, min(r, active - 1));
     };
     auto load = [&](uint32_t address) -> uint2 { return PULLS && SIZE > 1 ? loadCluster8(address) : loadShared8(address); };
@@ -445,6 +518,12 @@ template <typename T, int D_C, int N> struct FewRows {
 #pragma unroll
     for (int r = 0; r < SIZE; r++) from[r] = messageOf(r);
     const uint32_t stats = messageOf(lane % SIZE) + message.statsAt(0, 0);
+    // The warp that had this thread's columns, and the powers of two of it in all blocks.
+    const int firstColumn = (SIZE == 1 ? 0 : place.rank) * QUADS * 4 + threadIdx.x % QUADS * 4;
+    const int source = firstColumn / (HALF_BOXES * 64) * 4 + firstColumn % 64 / 16;
+    const uint32_t place4 = messageOf(lane % SIZE) + message.exponentAt(0, source / 4 * 4);
+    const uint32_t exponents = PULLS && SIZE > 1 ? loadCluster4(place4) : loadShared4(place4);
+    float scales[SIZE] = {};
     const Partial<N, D_C> partial(a, place, slotOfSplit(task, task.split));
     constexpr int PARTS = (N * QUADS + CONSUMERS - 1) / CONSUMERS, AT_ONCE = PARTS < 4 ? PARTS : 4;
     for (int part = 0; part < PARTS; part += AT_ONCE) {
@@ -457,6 +536,14 @@ template <typename T, int D_C, int N> struct FewRows {
         uint2 value[SIZE];
 #pragma unroll
         for (int r = 0; r < SIZE; r++) value[r] = load(from[r] + at.row * message.pitch + i % QUADS * 8);
+        // Behind the loads, which would wait for what they are made from.
+        if (part == 0 && j == 0) {
+#pragma unroll
+          for (int r = 0; r < SIZE; r++) {
+            const uint32_t word = SIZE == 1 ? exponents : __shfl_sync(~0u, exponents, r, SIZE);
+            scales[r] = __uint_as_float((word >> (source % 4 * 8) & 255) << 23);
+          }
+        }
         float top = __uint_as_float(stat.x);
 #pragma unroll
         for (int step = 1; step < SIZE; step *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
@@ -469,8 +556,8 @@ template <typename T, int D_C, int N> struct FewRows {
 #pragma unroll
         for (int r = 0; r < SIZE; r++) {
           const float w = SIZE == 1 ? weight : __shfl_sync(~0u, weight, r, SIZE);
-          const float2 low = unpack<T>(value[r].x), high = unpack<T>(value[r].y);
-          addWeighted(merged[j].value, w, make_float4(low.x, low.y, high.x, high.y));
+          const float2 low = unpack<f16>(value[r].x), high = unpack<f16>(value[r].y);
+          addWeighted(merged[j].value, w * scales[r], make_float4(low.x, low.y, high.x, high.y));
         }
       }
       // All that was sent is in registers: said before anything goes to memory, for which the arrival would wait.
@@ -552,7 +639,7 @@ template <typename T, int D_C, int N> struct FewRows {
       task.copy(shared.task);
       if (task.sequence < 0) return;
       STAMP(1);
-      float top = NEGATIVE_INFINITY, sum = 0.f, out[HALF_BOXES][N / 2] = {};
+      float top = NEGATIVE_INFINITY, sum = 0.f, out[HALF_BOXES][COLUMNS / 2] = {};
       const int visible = visibleTokens(a, task, place.rowBlock * N + thread / LANES);
       barrierWait(sharedAddress(&shared.queriesFull), tasks & 1);
       STAMP(2);
@@ -593,7 +680,11 @@ template <typename T, int D_C, int N> struct FewRows {
       if (!REPLACES_QUERIES && lane == 0) barrierArrive(sharedAddress(&shared.queriesFree));
       STAMP(7);
       const bool any = start < task.endTile;
-      if (any) publish(shared, resultsOf(shared), message, group, out);
+      if (any) {
+        float results[HALF_BOXES][N / 2];
+        joinTerms(out, results);
+        publish(shared, resultsOf(shared), message, place.size, group, results);
+      }
       if (!PULLS) fenceForAsync();
       meet(ALL_CONSUMERS, CONSUMERS);
       STAMP(8);
@@ -662,25 +753,33 @@ template <typename T, int D_C, int N> struct FewRows {
 
 }  // namespace flashmla
 
-#define FEW_ROWS(T, D_C, N)                                                                                            \
-  extern "C" __global__ void __launch_bounds__(flashmla::THREADS, 1) mlaDecodeFewRows_##T##_##D_C##_##N(               \
+#define FEW_ROWS(T, WIDTHS, N, ...)                                                                                    \
+  extern "C" __global__ void __launch_bounds__(flashmla::THREADS, 1) mlaDecodeFewRows_##T##_##WIDTHS##_##N(            \
       const __grid_constant__ CUtensorMap map, const __grid_constant__ CUtensorMap queryMap, const void* q,            \
       const void* cache, const int* table, const int* lengths, const int* batchCount, void* out, float* lse,           \
       float* scratch, unsigned* counters, int batch, int rows, int heads, int sQ, int pageSize, int tableWidth,        \
       int causal, int groups, int rowBlocks, int splitTiles, int leastTiles, int statsOffset, int counted,             \
       int outFloat, float softmaxScale) {                                                                              \
-    flashmla::FewRows<flashmla::T, D_C, N>::run(                                                                       \
+    flashmla::FewRows<flashmla::T, __VA_ARGS__>::run(                                                                  \
         {q, cache, table, lengths, batchCount, out, lse, scratch, counters, batch, rows, heads, sQ, pageSize,          \
          tableWidth, causal, groups, rowBlocks, splitTiles, leastTiles, statsOffset, counted, outFloat, softmaxScale}, \
         &map, &queryMap);                                                                                              \
   }
 
-#define WIDTHS(T)        \
-  FEW_ROWS(T, 512, 8)    \
-  FEW_ROWS(T, 512, 16)   \
-  FEW_ROWS(T, 512, 32)   \
-  FEW_ROWS(T, 256, 16)   \
-  FEW_ROWS(T, 256, 32)
+#define WIDE(T)                      \
+  FEW_ROWS(T, 512, 8, 512, 8)     \
+  FEW_ROWS(T, 512, 16, 512, 16)   \
+  FEW_ROWS(T, 512, 32, 512, 32)
 
-WIDTHS(bf16)
-WIDTHS(f16)
+#define NARROW(T)                          \
+  FEW_ROWS(T, 256, 16, 256, 16)         \
+  FEW_ROWS(T, 256, 32, 256, 32)         \
+  FEW_ROWS(T, 256_32, 16, 256, 16, true)   \
+  FEW_ROWS(T, 256_32, 32, 256, 32, true)
+
+WIDE(bf16)
+#ifndef ONE_BUILD
+WIDE(f16)
+NARROW(bf16)
+NARROW(f16)
+#endif

@@ -40,7 +40,7 @@ export interface HopperPlan {
 export function takesHopper({ args }: CudaDecode, limits: DeviceLimits): string | null {
   if (!limits.features.has("sm_90")) return "a GPU other than Hopper";
   if (args.mask === "indices") return "indices";
-  if (args.latentWidth < 256 || args.ropeWidth !== 64)
+  if (args.latentWidth < 256 || (args.ropeWidth !== 64 && args.latentWidth !== 256))
     return `widths ${args.latentWidth} and ${args.ropeWidth}`;
   if (args.cache.pageSize < 16 || !isPowerOfTwo(args.cache.pageSize))
     return `pages of ${args.cache.pageSize}`;
@@ -121,14 +121,18 @@ function fewRowsBytes(rowsABlock: number, latentWidth: number): number {
   const width = latentWidth + 64;
   const tiles = 2 * TILE * width * 2 + rowsABlock * width * 2;
   const results = rowsABlock === 32 ? 0 : 2 * rowsABlock * (2 * latentWidth + 128);
-  return tiles + rowsABlock * (128 + 8 * PITCH + 12) + results + 4 * NEAR_TABLE + BOOKKEEPING;
+  // bf16 probabilities are two terms where rows are few.
+  const probabilities = rowsABlock * 128 * (rowsABlock === 32 ? 1 : 2);
+  return tiles + probabilities + rowsABlock * (8 * PITCH + 12) + results + 4 * NEAR_TABLE + BOOKKEEPING;
 }
 
 function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster: number): CudaEntry {
   const many = rowsABlock === MANY_ROWS;
   const width = args.latentWidth + args.ropeWidth;
   const stem = many ? "many-rows" : "few-rows";
-  const name = `${many ? "ManyRows" : "FewRows"}_${dtype}_${args.latentWidth}`;
+  // What lies past an entry of 256 + 32 values comes as zeros by a map of two dimensions, which has room for 64 rotary ones.
+  const flat = many || args.ropeWidth === 32;
+  const name = `${many ? "ManyRows" : "FewRows"}_${dtype}_${args.latentWidth}${flat && !many ? "_32" : ""}`;
   return {
     module: `mla-decode.${stem}.sm90.cubin`,
     function: `mlaDecode${name}${many ? "" : `_${rowsABlock}`}`,
@@ -142,7 +146,7 @@ function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster
         columns: width,
         boxRows: Math.min(TILE, args.cache.pageSize),
         boxColumns: 64,
-        ...(many ? {} : { boxes: args.cache.pageSize < TILE ? 1 : width === 576 ? 3 : 5 }),
+        ...(flat ? {} : { boxes: args.cache.pageSize < TILE ? 1 : width === 576 ? 3 : 5 }),
       },
       {
         buffer: 0,
@@ -150,7 +154,7 @@ function entryOf({ args, dtype, pages }: CudaDecode, rowsABlock: number, cluster
         columns: width,
         boxRows: rowsABlock,
         boxColumns: 64,
-        ...(many ? {} : { boxes: width / 64 }),
+        ...(flat ? {} : { boxes: width / 64 }),
       },
     ],
   };
@@ -175,9 +179,9 @@ const integers = [
 
 function kernelOf(decode: CudaDecode, plan: HopperPlan, statsOffset: number): KernelSource {
   const { rowsABlock, rowBlocks, cluster, slots } = plan;
-  // Few rows: statistics for each rank's columns, a counter for each of its 8 warps; many rows: arrivals, slices handed out, blocks
-  // that are through, and statistics of four values.
-  const [copies, counters] = rowsABlock === MANY_ROWS ? [2, 3] : [cluster, cluster * 8];
+  // Few rows: statistics for each rank's columns, a counter for each of its 8 warps; many rows: arrivals, blocks that know
+  // their slices, and statistics of four values.
+  const [copies, counters] = rowsABlock === MANY_ROWS ? [2, 2] : [cluster, cluster * 8];
   return {
     name: `mla-decode.${rowsABlock === MANY_ROWS ? "many-rows" : "few-rows"}`,
     buffers: ["q", "cache", "table", "lengths", "batchCount", "out", "lse"],

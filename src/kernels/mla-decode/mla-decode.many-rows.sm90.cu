@@ -30,6 +30,10 @@ constexpr int SCORERS = 4;
 constexpr int ROTARY_FETCHER = 5;
 /** Rows move to a new maximum only where the 16 probabilities that a thread has of one add up to more than this. */
 constexpr float MOST = 256.f;
+/** Tiles a block that are called into the second-level cache before the launches before this one have ended. */
+#ifndef PREFETCHED
+#define PREFETCHED 1
+#endif
 /** Latent boxes of the next tile whose scores may be outstanding when a tile's probabilities are announced. */
 constexpr int LATE = 1;
 
@@ -78,8 +82,8 @@ template <typename T, int D_C> struct ManyRows {
     Walk start, walks[WARPS];
     Stretch items[WARPS];
     Ahead aheads[3];
-    /** This block's block of query rows; the slice of a merge that it has. */
-    int rowBlock, slice;
+    /** This block's block of query rows; the slices of a merge that it has, as bits. */
+    int rowBlock, slices;
     /** The other block of the pair, or −1. */
     int peer;
 #ifdef STAMPS
@@ -193,6 +197,20 @@ template <typename T, int D_C> struct ManyRows {
     moveOn(a, ahead, true);
   }
 
+  /**
+   * Calls boxes `first` to `first` + `boxes` (at most 4) of the first two tiles into the second-level cache while the launches before this one
+   * still run. What they write there meanwhile is seen all the same: it goes through that cache.
+   */
+  static __device__ __forceinline__ void prefetchTiles(const Arguments& a, const CUtensorMap* map, int peer, const Ahead& ahead, int first,
+                                                       int boxes) {
+    const int lane = threadIdx.x % 32, box = first + lane / 4 % 4, pageShift = 31 - __clz(a.pageSize), shift = min(6, pageShift);
+    const int tile = ahead.item.firstTile + lane / 16, token = tile * TILE + (lane % 4 << shift);
+    if (lane / 16 >= PREFETCHED || lane / 4 % 4 >= boxes || lane % 4 << shift >= TILE) return;
+    if (tile >= ahead.item.endTile || token >= ahead.item.length || (peer >= 0 && (box + lane / 16 * (boxes & 1)) % 2 == peer)) return;
+    const int page = __ldg(a.table + static_cast<size_t>(ahead.item.sequence) * a.tableWidth + (token >> pageShift));
+    prefetchBox(map, box * 64, (page << pageShift) + (token & (a.pageSize - 1)));
+  }
+
   /** Fetches the rotary box of the block's `tiles`th tile, once its slot is free. */
   static __device__ __forceinline__ void fetchRotary(const Arguments& a, const CUtensorMap* map, Shared& shared, int peer,
                                                      Ahead& ahead, int tiles) {
@@ -212,7 +230,7 @@ template <typename T, int D_C> struct ManyRows {
   /** Announces the probabilities in slot `pending`, if any; called by whole warps, each for its own rows, after fenceForAsync. */
   static __device__ __forceinline__ void announceSlot(Shared& shared, int& pending) {
     __syncwarp();
-    if (pending >= 0 && threadIdx.x % 32 == 0) barrierArrive(sharedAddress(&shared.ready[pending]));
+    if (pending >= 0 && arrivesForWarp()) barrierArrive(sharedAddress(&shared.ready[pending]));
     pending = -1;
   }
 
@@ -375,7 +393,7 @@ template <typename T, int D_C> struct ManyRows {
   }
 
   static __device__ void score(const Arguments& a, Shared& shared, int peer) {
-    const int warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
+    const int warp = uniform(threadIdx.x / 32);
     Walk& walk = shared.walks[warp];
     Stretch& item = shared.items[warp];
     int at = 0, pending = -1, tiles = 0;
@@ -415,7 +433,7 @@ template <typename T, int D_C> struct ManyRows {
         count(shared, 9, since);
         since = now();
         const bool last = tile + 1 == endTile;
-        if (last && lane == 0) barrierArrive(sharedAddress(&shared.queriesFree));
+        if (last && arrivesForWarp()) barrierArrive(sharedAddress(&shared.queriesFree));
         mask(a, item, shared, stageOf(at), tile * TILE, s);
         softmax(a, shared, slot, tile == firstTile, s, top, sum, p);
         // All of the warpgroup's products have read the rotary box.
@@ -449,7 +467,7 @@ template <typename T, int D_C> struct ManyRows {
 
   /** Tells both blocks of the pair, or this one where `peer` is −1, that this warp is through with something. */
   static __device__ __forceinline__ void arriveAtBoth(uint32_t barrier, int peer) {
-    if (threadIdx.x % 32 != 0) return;
+    if (!arrivesForWarp()) return;
     barrierArrive(barrier);
     if (peer >= 0) barrierArriveRelaxedAt(barrier, peer);
   }
@@ -485,8 +503,10 @@ template <typename T, int D_C> struct ManyRows {
     const bool fetchesHalf = warp % 4 == 0;
     Ahead& ahead = shared.aheads[min(group + warp % 4, 2)];
     if (fetchesHalf || warp == ROTARY_FETCHER) {
-      if (walk.unit < walk.end || walk.total == 0) waitForEarlier();
+      const bool works = walk.unit < walk.end;
       openAhead(a, walk, ahead, fetchesHalf);
+      if (works) prefetchTiles(a, map, shared.peer, ahead, fetchesHalf ? group * HALF_BOXES : LATENT_BOXES, fetchesHalf ? HALF_BOXES : 1);
+      if (works || walk.total == 0) waitForEarlier();
     }
     // Position of the ring, tiles so far: where they are negative, the ring has yet to be filled.
     int at = -STAGES, tiles = -SLOTS;
@@ -537,7 +557,7 @@ template <typename T, int D_C> struct ManyRows {
     stats[0] = shared.stats[warp * 16 + lane / 4];
     stats[1] = shared.stats[warp * 16 + lane / 4 + 8];
     __syncwarp();
-    if (lane == 0) barrierArrive(sharedAddress(&shared.statsFree));
+    if (arrivesForWarp()) barrierArrive(sharedAddress(&shared.statsFree));
   }
 
   /** The merges of all sequences that this block has parts of; after all of its items, so that nothing waits for others before. */
@@ -545,12 +565,13 @@ template <typename T, int D_C> struct ManyRows {
     const int warp = uniform(threadIdx.x / 32);
     Walk& walk = shared.walks[warp];
     Stretch& item = shared.items[warp];
-    meet(ALL_CONSUMERS, CONSUMERS);
     // All parts are announced before the first merge, so that no merge waits for another block's.
+    if (shared.start.shares == 0) return;
+    meet(ALL_CONSUMERS, CONSUMERS);
     if (threadIdx.x == 0) {
       fenceDevice();
       for (walk = shared.start; nextStretch(a, walk, item);) {
-        if (item.splits > 1) atomicAdd(Sharing::countersOf(a, shared.rowBlock, item.sequence), 1);
+        if (item.splits > 1) Sharing::arrive(a, shared.rowBlock, item.sequence);
       }
     }
     __syncwarp();
@@ -560,14 +581,17 @@ template <typename T, int D_C> struct ManyRows {
       constexpr int STEPS = STRIPS / 2;
       const int slices = min(item.splits, STEPS);
       const Parts parts(a, walk, item, shared.rowBlock);
-      Sharing sharing(a, shared.rowBlock, item, slices, shared.slice);
-      for (int slice; sharing.take(slice);) {
-        for (int step = slice * STEPS / slices; step < (slice + 1) * STEPS / slices; step++) {
-          if (item.splits <= 4) mergeStrips<4>(a, item, shared.rowBlock, parts, step);
-          else mergeStrips<MERGED_AT_ONCE>(a, item, shared.rowBlock, parts, step);
+      const Sharing sharing(a, shared.rowBlock, item, slices, shared.slices);
+      for (unsigned mine = sharing.slices(); mine != 0; mine &= mine - 1) {
+        const int slice = __ffs(mine) - 1, end = (slice + 1) * STEPS / slices;
+        // Where there are more parts than slices of two steps, a slice is one step, or nearly.
+        for (int step = slice * STEPS / slices; step < end; step += slices > 8 ? 1 : 2) {
+          if (item.splits <= 4) mergeStrips<4, 2>(a, item, shared.rowBlock, parts, step, end);
+          else if (slices <= 8) mergeStrips<MERGED_AT_ONCE, 2>(a, item, shared.rowBlock, parts, step, end);
+          else mergeStrips<MERGED_AT_ONCE, 1>(a, item, shared.rowBlock, parts, step, end);
         }
       }
-      // Nobody may ask for another merge's slice before all have seen that this one's are gone.
+      // The next merge's slices may be told once all have seen this one's.
       meet(ALL_CONSUMERS, CONSUMERS);
     }
   }
@@ -678,73 +702,99 @@ template <typename T, int D_C> struct ManyRows {
     }
   }
 
-  /** Merges one row's four strips of 8 columns, in each half of the width by a half of the threads: all splits, in their order. */
-  template <int AT_ONCE>
-  static __device__ __forceinline__ void mergeStrips(const Arguments& a, const Item& item, int rowBlock, const Parts& parts, int step) {
-    const int thread = threadIdx.x, lane = thread % 32, group = thread / 128, row = thread / 32 % 4 * 16 + lane / 4 + step % 2 * 8;
-    float total[8] = {}, top = NEGATIVE_INFINITY, sum = 0.f;
+  /**
+   * Merges TOGETHER steps from `step` on, as far as they lie before `end`: in each one row's four strips of 8 columns, in each half of the width by a
+   * half of the threads; all splits, in their order.
+   */
+  template <int AT_ONCE, int TOGETHER>
+  static __device__ __forceinline__ void mergeStrips(const Arguments& a, const Item& item, int rowBlock, const Parts& parts, int step, int end) {
+    const int thread = threadIdx.x, lane = thread % 32, group = thread / 128;
+    float total[TOGETHER][8] = {}, top[TOGETHER], sum[TOGETHER];
+    int row[TOGETHER], at[TOGETHER];
+#pragma unroll
+    for (int j = 0; j < TOGETHER; j++) {
+      at[j] = min(step + j, end - 1);
+      row[j] = thread / 32 % 4 * 16 + lane / 4 + at[j] % 2 * 8;
+      top[j] = NEGATIVE_INFINITY;
+      sum[j] = 0.f;
+    }
     for (int first = 0; first < item.splits; first += AT_ONCE) {
       // All loads of a round are under way before the first is used: one latency, not one for each split.
-      float4 stat[AT_ONCE];
-      uint4 value[AT_ONCE];
+      float4 stat[TOGETHER][AT_ONCE];
+      uint4 value[TOGETHER][AT_ONCE];
 #pragma unroll
       for (int k = 0; k < AT_ONCE; k++) {
         const int part = parts.partOf(min(first + k, item.splits - 1));
-        stat[k] = __ldcg(partStats<ROWS>(a, part) + row);
-        value[k] = __ldcg(partValues<ROWS * D_C>(a, part) + (group * STRIPS / 2 + step) * 128 + thread % 128);
-      }
-      float next = top;
 #pragma unroll
-      for (int k = 0; k < AT_ONCE; k++) {
-        if (first + k >= item.splits) stat[k] = make_float4(NEGATIVE_INFINITY, 0.f, 0.f, 0.f);
-        next = fmaxf(next, stat[k].x);
-      }
-      const float before = exp2Fast(top - baseOf(next));
-      sum *= before;
-      top = next;
-#pragma unroll
-      for (int i = 0; i < 8; i++) total[i] *= before;
-#pragma unroll
-      for (int k = 0; k < AT_ONCE; k++) {
-        const float weight = exp2Fast(stat[k].x - baseOf(next)), scale = weight * (group == 0 ? stat[k].z : stat[k].w);
-        sum += weight * stat[k].y;
-        const uint32_t pairs[4] = {value[k].x, value[k].y, value[k].z, value[k].w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&pairs[i]));
-          total[2 * i] += scale * pair.x;
-          total[2 * i + 1] += scale * pair.y;
+        for (int j = 0; j < TOGETHER; j++) {
+          stat[j][k] = __ldcg(partStats<ROWS>(a, part) + row[j]);
+          value[j][k] = __ldcg(partValues<ROWS * D_C>(a, part) + (group * STRIPS / 2 + at[j]) * 128 + thread % 128);
         }
       }
-    }
-    const int ownRow = rowBlock * ROWS + row;
-    if (ownRow >= a.rows) return;
-    const size_t target = static_cast<size_t>(item.sequence) * a.rows + ownRow;
-    const float factor = sum > 0.f ? __fdividef(1.f, sum) : 0.f;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      writePair<T>(a, target * D_C + group * HALF + (step / 2 * 4 + i) * 8 + lane % 4 * 2, total[2 * i] * factor, total[2 * i + 1] * factor);
+      for (int j = 0; j < TOGETHER; j++) addParts<AT_ONCE>(item.splits - first, group, stat[j], value[j], total[j], top[j], sum[j]);
     }
-    if (step < 2 && group == 0 && lane % 4 == 0) {
-      a.lse[target] = sum > 0.f ? (top + log2f(sum)) * LN_2 : -NEGATIVE_INFINITY;
+#pragma unroll
+    for (int j = 0; j < TOGETHER; j++) {
+      const int ownRow = rowBlock * ROWS + row[j];
+      if (ownRow >= a.rows || step + j >= end) continue;
+      const size_t target = static_cast<size_t>(item.sequence) * a.rows + ownRow;
+      const float factor = sum[j] > 0.f ? __fdividef(1.f, sum[j]) : 0.f;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        writePair<T>(a, target * D_C + group * HALF + (at[j] / 2 * 4 + i) * 8 + lane % 4 * 2, total[j][2 * i] * factor, total[j][2 * i + 1] * factor);
+      }
+      if (at[j] < 2 && group == 0 && lane % 4 == 0) {
+        a.lse[target] = sum[j] > 0.f ? (top[j] + log2f(sum[j])) * LN_2 : -NEGATIVE_INFINITY;
+      }
+    }
+  }
+
+  /** Adds the first `count` of some parts' strips, which have a row in common. */
+  template <int AT_ONCE>
+  static __device__ __forceinline__ void addParts(int count, int group, float4 (&stat)[AT_ONCE], const uint4 (&value)[AT_ONCE],
+                                                  float (&total)[8], float& top, float& sum) {
+    float next = top;
+#pragma unroll
+    for (int k = 0; k < AT_ONCE; k++) {
+      if (k >= count) stat[k] = make_float4(NEGATIVE_INFINITY, 0.f, 0.f, 0.f);
+      next = fmaxf(next, stat[k].x);
+    }
+    const float before = exp2Fast(top - baseOf(next));
+    sum *= before;
+    top = next;
+#pragma unroll
+    for (int i = 0; i < 8; i++) total[i] *= before;
+#pragma unroll
+    for (int k = 0; k < AT_ONCE; k++) {
+      const float weight = exp2Fast(stat[k].x - baseOf(next)), scale = weight * (group == 0 ? stat[k].z : stat[k].w);
+      sum += weight * stat[k].y;
+      const uint32_t pairs[4] = {value[k].x, value[k].y, value[k].z, value[k].w};
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&pairs[i]));
+        total[2 * i] += scale * pair.x;
+        total[2 * i + 1] += scale * pair.y;
+      }
     }
   }
 
   // -------------------------------------------------------------------------------------------------------------------
 
   static __device__ __forceinline__ void initBarriers(Shared& shared, bool pair) {
+    const int blocks = pair ? 2 : 1;
     for (int stage = 0; stage < STAGES; stage++) {
       for (int box = 0; box < LATENT_BOXES; box++) barrierInit(sharedAddress(&shared.full[stage][box]), 1);
-      barrierInit(sharedAddress(&shared.empty[stage][0]), pair ? 8 : 4);
-      barrierInit(sharedAddress(&shared.empty[stage][1]), pair ? 8 : 4);
+      barrierInit(sharedAddress(&shared.empty[stage][0]), blocks * 4 * WARP_ARRIVALS);
+      barrierInit(sharedAddress(&shared.empty[stage][1]), blocks * 4 * WARP_ARRIVALS);
     }
     for (int slot = 0; slot < SLOTS; slot++) {
       barrierInit(sharedAddress(&shared.rotaryFull[slot]), 1);
-      barrierInit(sharedAddress(&shared.rotaryEmpty[slot]), pair ? 16 : 8);
-      barrierInit(sharedAddress(&shared.ready[slot]), 4);
+      barrierInit(sharedAddress(&shared.rotaryEmpty[slot]), blocks * 8 * WARP_ARRIVALS);
+      barrierInit(sharedAddress(&shared.ready[slot]), 4 * WARP_ARRIVALS);
     }
-    barrierInit(sharedAddress(&shared.queriesFree), 4);
-    barrierInit(sharedAddress(&shared.statsFree), 8);
+    barrierInit(sharedAddress(&shared.queriesFree), 4 * WARP_ARRIVALS);
+    barrierInit(sharedAddress(&shared.statsFree), 8 * WARP_ARRIVALS);
     barrierInitFence();
   }
 
@@ -757,29 +807,29 @@ template <typename T, int D_C> struct ManyRows {
     if (threadIdx.x < 16) shared.clocks[threadIdx.x] = 0;
 #endif
     const Pair pair = {clusterSize() == 2, clusterRank()};
-    const Place place = placeOfPair(a, pair);
     const int warp = uniform(threadIdx.x / 32);
     if (threadIdx.x == 32) {
       prefetchMap(map);
       prefetchMap(queryMap);
       initBarriers(shared, pair.is);
-      shared.rowBlock = place.rowBlock;
-      shared.peer = pair.is ? pair.rank ^ 1 : -1;
     }
+    __syncwarp();
+    // Before the lengths, so that nobody waits for the other block afterwards.
+    if (pair.is) clusterArrive();
     if (warp == 0) {
       const unsigned since = now();
+      const Place place = placeOfPair(a, pair);
       const Walk walk = openWalk(a, place);
       count(shared, 8, since);
       shared.start = walk;
+      shared.rowBlock = place.rowBlock;
+      shared.peer = pair.is ? pair.rank ^ 1 : -1;
       if (threadIdx.x < WARPS) shared.walks[threadIdx.x] = walk;
     } else {
       touchParameters(a, warp);
     }
     __syncthreads();
-    if (pair.is) {
-      clusterArrive();
-      clusterWait();
-    }
+    if (pair.is) clusterWait();
 #ifdef STAMPS
     if (threadIdx.x == 0) shared.clocks[11] += clock() - entered;
 #endif
