@@ -11,6 +11,7 @@ export const ENTRY = layerWidths.latentWidth + layerWidths.ropeWidth;
 export const QUERY = layerWidths.nopeWidth + layerWidths.ropeWidth;
 /** Rows of a head in the key and value projection. */
 export const KV_ROWS = layerWidths.nopeWidth + layerWidths.valueWidth;
+/** Tokens of a page. */
 export const PAGE = 64;
 /** Layers that the calls of a graph go round, each with its own weights and cache: none is warm. */
 export const LAYERS = 16;

@@ -102,8 +102,11 @@ export const expertFields = z.looseObject({
   routed_scaling_factor: optional(number(1e-6, 1e6)),
 });
 
+/** The fields of config.json that are read, checked. */
 export type ConfigFields = z.infer<typeof configFields>;
+/** Those of `rope_scaling` or `rope_parameters`. */
 export type RopeFields = z.infer<typeof ropeFields>;
+/** Those of a mixture of experts. */
 export type ExpertFields = z.infer<typeof expertFields>;
 
 /** The one sentence about a field of config.json: what it is, what was expected. */

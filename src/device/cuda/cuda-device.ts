@@ -1,16 +1,16 @@
 import { UserError } from "../../base/errors.ts";
 import type { CudaEntry, Device, DeviceBuffer, KernelSource, Launch, Program } from "../device.ts";
 import { checkLaunch, checkRange, collectLaunches } from "../launch-checks.ts";
-import { CUBLAS_WORKSPACE_BYTES, CublasLt } from "./cublas.ts";
-import { openCublasLibrary } from "./cublas-library.ts";
+import { CUBLAS_WORKSPACE_BYTES } from "./cublas.ts";
 import { CudaBuffer } from "./cuda-buffer.ts";
+import { CudaLauncher } from "./cuda-launcher.ts";
 import { CudaMemory } from "./cuda-memory.ts";
 import { CudaProgram } from "./cuda-program.ts";
 import { CudaDriver, CudaError } from "./driver.ts";
 import { chooseGpu, type Gpu, listGpus } from "./gpu.ts";
-import { LaunchArena, type SharedMemory } from "./launch-arena.ts";
+import type { SharedMemory } from "./launch-arena.ts";
 import { loadDriverLibrary, type NativeLibrary } from "./library.ts";
-import { CudaModules, checkKernelsBuilt } from "./modules.ts";
+import { checkKernelsBuilt } from "./modules.ts";
 import { SharedBuffer } from "./shared-buffer.ts";
 import { StagingRing } from "./staging.ts";
 import { isMatmul, type Work } from "./work.ts";
@@ -41,17 +41,14 @@ export class CudaDevice implements Device {
   readonly kind = "cuda";
   readonly name: string;
   readonly limits;
-  readonly arena: LaunchArena;
   readonly stream: bigint;
   readonly #context: bigint;
-  readonly #modules: CudaModules;
+  readonly #launcher: CudaLauncher;
   readonly #memory: CudaMemory;
   readonly #staging: StagingRing;
   readonly #scratch: SharedBuffer;
   readonly #counters: SharedBuffer;
   readonly #programs = new Set<CudaProgram>();
-  readonly #resident = new Map<string, number>();
-  #blas: CublasLt | null = null;
   /** Why nothing works any more, once that is so. */
   #lost: CudaError | null = null;
   #closed = false;
@@ -66,8 +63,7 @@ export class CudaDevice implements Device {
     this.#context = context;
     driver.call("cuCtxSetCurrent", this.#context);
     this.stream = driver.result("cuStreamCreate", NON_BLOCKING);
-    this.arena = new LaunchArena(driver);
-    this.#modules = new CudaModules(driver);
+    this.#launcher = new CudaLauncher(driver, gpu);
     this.#memory = new CudaMemory(driver, gpu, this.stream);
     this.#staging = new StagingRing(driver);
     const allocate = (label: string, fill: number | null) => (bytes: number) =>
@@ -79,8 +75,8 @@ export class CudaDevice implements Device {
       memoryBytes: this.#memory.freeAtOpening,
       computeUnits: gpu.multiprocessors,
       features,
-      residentClusters: (entry: CudaEntry) => this.#residentClusters(entry),
-      cublasProblem: () => this.#cublasProblem(),
+      residentClusters: (entry: CudaEntry) => this.#entered().residentClusters(entry),
+      cublasProblem: () => this.#entered().cublasProblem(),
     };
     this.name = `${gpu.name}, ${gpu.multiprocessors} multiprocessors`;
   }
@@ -187,33 +183,7 @@ export class CudaDevice implements Device {
 
   /** Enqueues one launch on the device's stream. */
   enqueue(work: Work, shared: SharedMemory): void {
-    if (!isMatmul(work)) {
-      try {
-        this.arena.launch(work, shared, this.stream);
-      } catch (cause) {
-        throw cause instanceof CudaError ? cause.of(work.source.name) : cause;
-      }
-      return;
-    }
-    const [x = 0n, weight = 0n, out = 0n] = work.addresses;
-    const addresses = { x, weight, out, workspace: shared.scratch };
-    this.#cublas().enqueue(work.matmul, addresses, this.stream);
-  }
-
-  #cublas(): CublasLt {
-    this.#blas ??= new CublasLt(openCublasLibrary(this.driver.library));
-    return this.#blas;
-  }
-
-  #cublasProblem(): string | null {
-    this.enter();
-    try {
-      this.#cublas();
-      return null;
-    } catch (error) {
-      if (error instanceof UserError && !(error instanceof CudaError)) return error.message;
-      throw error;
-    }
+    this.#launcher.enqueue(work, shared, this.stream);
   }
 
   #prepare(
@@ -222,24 +192,15 @@ export class CudaDevice implements Device {
     buffers: readonly DeviceBuffer[],
     scalars: readonly number[],
   ): Work {
-    const { cuda: entry, cublas } = source;
-    if (entry === undefined && cublas === undefined)
-      throw new RangeError(`${source.name}: no CUDA kernel for it`);
     checkLaunch(source, grid, buffers, scalars);
     const addresses = buffers.map((buffer) => this.#own(buffer).address);
-    if (entry === undefined) return { source, matmul: cublas!, addresses };
-    const overlaps = entry.overlaps === true && this.gpu.capability >= 90;
-    return { source, entry, function: this.#modules.function(entry), grid, addresses, scalars, overlaps };
+    return this.#launcher.prepare(source, grid, addresses, scalars);
   }
 
-  #residentClusters(entry: CudaEntry): number {
+  /** The launcher, once its context is current. */
+  #entered(): CudaLauncher {
     this.enter();
-    const key = `${entry.function} ${entry.sharedBytes ?? 0} ${entry.cluster ?? 1}`;
-    const known = this.#resident.get(key);
-    if (known !== undefined) return known;
-    const count = this.arena.residentClusters(entry, this.#modules.function(entry));
-    this.#resident.set(key, count);
-    return count;
+    return this.#launcher;
   }
 
   /** Forgets a program that was freed; called by the program. */
@@ -273,9 +234,7 @@ export class CudaDevice implements Device {
     for (const program of this.#programs) program.free();
     this.#memory.releaseAll();
     this.#staging.release();
-    this.#blas?.close();
-    this.#modules.unload();
+    this.#launcher.release();
     this.driver.call("cuStreamDestroy_v2", this.stream);
-    this.arena.release();
   }
 }

@@ -9,6 +9,7 @@ export const webGpuFeatures = [
   "timestamp-query",
   "raised-limits",
 ] as const;
+/** One of {@link webGpuFeatures}. */
 export type WebGpuFeature = (typeof webGpuFeatures)[number];
 
 /** Which adapter is opened, and how. */

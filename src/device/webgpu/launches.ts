@@ -19,6 +19,7 @@ export interface SharedMemory {
   readonly scratch: WebGpuBuffer | null;
 }
 
+/** A launch with its own buffers checked and its grid spread over two dimensions. */
 export interface PreparedLaunch {
   readonly source: KernelSource;
   readonly grid: number;

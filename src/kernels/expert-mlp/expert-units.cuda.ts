@@ -2,8 +2,9 @@ import type { CudaEntry, DeviceBuffer, KernelSource, Launch, ScalarKind } from "
 import type { WeightMatrix } from "../common/weight.ts";
 import type { ExpertMlpArguments, ExpertMlpShape } from "./expert-mlp.ts";
 
-/** Pairs that meet an expert's weights at a time: in float32, and in bf16 (PAIRS of expert-mlp.grouped.cu). */
+/** Pairs that meet an expert's weights at a time, in float32. */
 export const UNIT = 16;
+/** The same in bf16: PAIRS of expert-mlp.grouped.cu. */
 export const GROUPED_UNIT = 64;
 
 const module = "expert-mlp.fatbin";
