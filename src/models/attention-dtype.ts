@@ -2,17 +2,19 @@ import type { WeightDType } from "../base/dtypes.ts";
 import type { DeviceKind, Launch } from "../device/device.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import type { LatentDtype } from "../kernels/common/latent-cache.ts";
+import { hasMatrixUnits } from "../kernels/linear/linear.ts";
 import { queryDtypeOn } from "../kernels/mla-decode/mla-decode.cuda.ts";
 
 /** Models narrower than this compute attention in float32 everywhere: they are bound by launches, not by arithmetic. */
 const NARROW = 1024;
 
 /**
- * Whether the activations of many rows may be rounded on their way to 16-bit weights, as matrix units want them, except in narrow
- * models: to bf16 on CUDA. WebGPU's product on subgroup matrices is not asked for before it has been checked on a GPU in this form.
+ * Whether the activations of many rows may be rounded on their way to 16-bit weights, as matrix units want them: to bf16 on CUDA, to f16
+ * on WebGPU where the adapter has such units; except in narrow models. What is rounded is normed, or bounded by f16's range (65,504):
+ * normed hidden states and query latents, attention's values, the gated product; the residual stream and all sums stay in float32.
  */
 export function roundsActivations(target: Launch["target"], config: ModelConfig): boolean {
-  return config.hiddenSize >= NARROW && target.kind === "cuda";
+  return config.hiddenSize >= NARROW && (target.kind === "cuda" || hasMatrixUnits(target));
 }
 
 /**

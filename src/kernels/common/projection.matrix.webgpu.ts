@@ -2,12 +2,18 @@ import { ceilDivide } from "../../base/integers.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import matrixUnits from "./projection.subgroup-matrix.wgsl.ts";
 import { bindingRuns } from "./projection.webgpu.ts";
+import {
+  chooseLayout,
+  DEPTH,
+  hasRoomForLayouts,
+  type Layout,
+  layoutFetchedRows,
+  layoutRows,
+  layoutWeightRows,
+} from "./projection-layouts.webgpu.ts";
 import roundRows from "./round-rows.wgsl.ts";
 import { dtypeCode, type WeightMatrix, weightBytes } from "./weight.ts";
 
-/** Rows of a workgroup, and its outputs: half as many where it has two matrices. */
-const ROWS = 128;
-const OUTPUTS = 128;
 /** Rows from which the matrix units are worth rounding the activations. */
 const LEAST_ROWS = 17;
 
@@ -15,7 +21,7 @@ const LEAST_ROWS = 17;
 export function hasMatrixUnits({ kind, limits }: Launch["target"]): boolean {
   const { features, webgpu } = limits;
   if (kind !== "webgpu" || !features.has("subgroup-matrix") || !features.has("shader-f16")) return false;
-  return webgpu?.subgroupSizes.every((size) => size === 32) ?? false;
+  return hasRoomForLayouts(webgpu) && webgpu!.subgroupSizes.every((size) => size === 32);
 }
 
 /**
@@ -80,7 +86,12 @@ export interface MatrixProduct {
   readonly maxRows: number;
 }
 
-function matrixKernel({ weight, second, mode }: MatrixProduct, isInside: boolean): KernelSource {
+function matrixKernel(
+  { weight, second, mode }: MatrixProduct,
+  layout: Layout,
+  isInside: boolean,
+): KernelSource {
+  const fetched = layoutFetchedRows(layout);
   return {
     name: second === undefined ? "linear.matrix-units" : "gated-mlp.matrix-units",
     buffers: ["x", "first", "out", "rowCount", "second"],
@@ -96,7 +107,10 @@ function matrixKernel({ weight, second, mode }: MatrixProduct, isInside: boolean
         GATED: second !== undefined,
         INSIDE: isInside,
         ACCUMULATE: mode === "accumulate",
-        EVEN: weight.columns % 32 === 0,
+        EVEN: weight.columns % DEPTH === 0,
+        ...layout,
+        X_FETCHES: layoutRows(layout) / fetched,
+        WEIGHT_FETCHES: layoutWeightRows(layout) / fetched / 2,
       },
     },
   };
@@ -110,13 +124,13 @@ interface Run {
 }
 
 /** One launch for whole tiles and one for what is left over; eight outputs at a time, since rows of out are words of 8. */
-function runsOf({ weight, second, maxRows }: MatrixProduct, limit: number): Run[] {
+function runsOf({ weight, second, maxRows }: MatrixProduct, layout: Layout, limit: number): Run[] {
   const rowBytes = weightBytes({ ...weight, rows: 1 });
   return bindingRuns("linear", weight.rows / 8, 8 * rowBytes, limit).flatMap(([eight, eights]) => {
     const [from, count] = [8 * eight, 8 * eights];
-    const isWhole = second === undefined && maxRows % ROWS === 0;
+    const isWhole = second === undefined && maxRows % layoutRows(layout) === 0;
     // What is left over begins at a multiple of 256 bytes of the weights: a row of 8 values has 16.
-    const inside = isWhole ? count - (count % OUTPUTS) : 0;
+    const inside = isWhole ? count - (count % layoutWeightRows(layout)) : 0;
     return [
       { from, count: inside, isInside: true },
       { from: from + inside, count: count - inside, isInside: false },
@@ -128,12 +142,14 @@ function runsOf({ weight, second, maxRows }: MatrixProduct, limit: number): Run[
 export function enqueueMatrixProduct(launch: Launch, product: MatrixProduct): void {
   const { x, weight, second, out, rowCount, maxRows, scale = 1 } = product;
   const rowBytes = weightBytes({ ...weight, rows: 1 });
-  const outputs = second === undefined ? OUTPUTS : OUTPUTS / 2;
-  for (const { from, count, isInside } of runsOf(product, launch.target.limits.webgpu!.bindingBytes)) {
+  const limits = launch.target.limits.webgpu!;
+  const layout = chooseLayout(limits, weight, second !== undefined, maxRows);
+  const outputs = layoutWeightRows(layout) / (second === undefined ? 1 : 2);
+  for (const { from, count, isInside } of runsOf(product, layout, limits.bindingBytes)) {
     const part = ({ buffer }: WeightMatrix) => buffer.slice(from * rowBytes, count * rowBytes);
     launch(
-      matrixKernel(product, isInside),
-      ceilDivide(count, outputs) * ceilDivide(maxRows, ROWS),
+      matrixKernel(product, layout, isInside),
+      ceilDivide(count, outputs) * ceilDivide(maxRows, layoutRows(layout)),
       [x, part(weight), out, rowCount, part(second ?? weight)],
       [weight.columns, weight.rows, from, count, maxRows, scale],
     );

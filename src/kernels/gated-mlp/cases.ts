@@ -29,6 +29,8 @@ const rows: readonly Row[] = [
   [3, 4, 2048, 1408, "bf16", "accumulate", 1],
   [130, 130, 256, 192, "bf16", "store", 1, true],
   [128, 128, 256, 320, "bf16", "accumulate", 0.5, true],
+  [40, 40, 64, 128, "f16", "store", 1, true],
+  [330, 330, 128, 200, "bf16", "accumulate", 1, true],
 ];
 
 function makeInputs([rowCount, , hidden, intermediate, dtype, mode, scale]: Row) {

@@ -39,6 +39,8 @@ const shapes: readonly LinearShape[] = [
   { rows: 130, maxRows: 130, inputs: 72, outputs: 136, dtype: "bf16", mode: "accumulate", isRounded: true },
   { rows: 256, maxRows: 256, inputs: 512, outputs: 576, dtype: "bf16", scale: 0.5, isRounded: true },
   { rows: 128, maxRows: 128, inputs: 160, outputs: 256, dtype: "bf16", mode: "accumulate", isRounded: true },
+  { rows: 640, maxRows: 640, inputs: 64, outputs: 5120, dtype: "bf16", isRounded: true },
+  { rows: 300, maxRows: 300, inputs: 104, outputs: 9728, dtype: "f16", mode: "accumulate", isRounded: true },
 ];
 
 const nameOf = (shape: LinearShape) =>

@@ -8,7 +8,7 @@
 // Constants: LATENT, ROPE, LATENT_DTYPE, PAGE_SIZE; NOPE, VALUE; SUBGROUPS (8 or 4); QUERY_STEPS = (NOPE + ROPE) / 16,
 // OUTPUTS = VALUE / 16; fetches of an invocation, ⌈width / 8 / LANES⌉: NOPE_FETCHES, ROPE_FETCHES, VALUE_FETCHES.
 #include "../common/grid.wgsl"
-#include "../common/latent-halves.wgsl"
+#include "../common/latent-octs.wgsl"
 
 @group(0) @binding(0) var<storage, read> q: array<vec4f>;
 @group(0) @binding(1) var<storage, read> cache: array<LatentWords>;
@@ -23,6 +23,7 @@ const WORKGROUP = 32u * SUBGROUPS;
 const ROWS = 16u * SUBGROUPS;
 const LOWEST = -1e30;
 const LAG = 8.0;
+const ALL = 0xffffffffu;
 /// Invocations that fetch a token's keys and values.
 const LANES = SUBGROUPS;
 const KEY_WIDTH = NOPE + ROPE;
@@ -47,6 +48,9 @@ var<workgroup> scores: array<f32, SUBGROUPS * 512u>;
 var<workgroup> probabilities: array<f16, SUBGROUPS * 16u * PROBABILITY_STRIDE>;
 var<workgroup> rescale: array<f32, ROWS>;
 var<workgroup> grown: array<u32, 4>;
+
+/// Within f16's range.
+fn clampFour(value: vec4f) -> vec4f { return clamp(value, vec4f(-65504.0), vec4f(65504.0)); }
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
@@ -77,18 +81,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
       let at = min(local + i * WORKGROUP, TILE * KEY_OCTS - 1u);
       let row = turn * TILE + at / KEY_OCTS;
       let source = (((firstRow + min(row, rows - 1u)) * heads + u32(scalars.firstHead) + head) * KEY_OCTS + at % KEY_OCTS) * 2u;
-      let low = toF16(select(vec4f(0), q[source], row < rows));
-      let high = toF16(select(vec4f(0), q[source + 1u], row < rows));
+      let mask = select(0u, ALL, row < rows);
+      let words = vec4u(packFour(clampFour(q[source])), packFour(clampFour(q[source + 1u]))) & vec4u(mask);
       let to = at / KEY_OCTS * KEY_STRIDE + at % KEY_OCTS * 8u;
-#for k 4
-      keys[to + $ku] = low[$k];
-      keys[to + 4u + $ku] = high[$k];
+#for w 4
+      let pair$w = bitcast<vec2h>(words[$w]);
+      keys[to + 2u * $wu] = pair$w.x;
+      keys[to + 2u * $wu + 1u] = pair$w.y;
 #endfor
     }
     workgroupBarrier();
     if (subgroup / 2u == turn) {
 #for i QUERY_STEPS
-      query$i = subgroupMatrixLoad<Left>(&keys, subgroup % 2u * 16u * KEY_STRIDE + $iu * 16u, false, KEY_STRIDE);
+      query$i = subgroupMatrixLoad<Left, row_major>(&keys, subgroup % 2u * 16u * KEY_STRIDE + $iu * 16u, KEY_STRIDE);
 #endfor
     }
     workgroupBarrier();
@@ -120,40 +125,37 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   for (var start = 0u; start < end + TILE; start += TILE) {
     let here = start - TILE;
     if (start > 0u) {
-      let isThere = here + token < end;
+      let mask = select(0u, ALL, here + token < end);
 #for i NOPE_FETCHES
       if (lane + LANES * $iu < NOPE / 8u) {
-        let words = select(vec4u(0), nope$i, isThere);
+        let words = nope$i & vec4u(mask);
         let at = token * KEY_STRIDE + min(lane + LANES * $iu, NOPE / 8u - 1u) * 8u;
-        let low = vec4h(bitcast<vec2h>(words.x), bitcast<vec2h>(words.y));
-        let high = vec4h(bitcast<vec2h>(words.z), bitcast<vec2h>(words.w));
-#for k 4
-        keys[at + $ku] = low[$k];
-        keys[at + 4u + $ku] = high[$k];
+#for w 4
+        let pair$w = bitcast<vec2h>(words[$w]);
+        keys[at + 2u * $wu] = pair$w.x;
+        keys[at + 2u * $wu + 1u] = pair$w.y;
 #endfor
       }
 #endfor
 #for i ROPE_FETCHES
       if (lane + LANES * $iu < ROPE / 8u) {
-        let words = select(vec4u(0), rope$i, isThere);
+        let words = packOct(rope$i, LATENT / 8u) & vec4u(mask);
         let at = token * KEY_STRIDE + NOPE + min(lane + LANES * $iu, ROPE / 8u - 1u) * 8u;
-        let low = lowOct(words, LATENT / 8u);
-        let high = highOct(words, LATENT / 8u);
-#for k 4
-        keys[at + $ku] = low[$k];
-        keys[at + 4u + $ku] = high[$k];
+#for w 4
+        let pair$w = bitcast<vec2h>(words[$w]);
+        keys[at + 2u * $wu] = pair$w.x;
+        keys[at + 2u * $wu + 1u] = pair$w.y;
 #endfor
       }
 #endfor
 #for i VALUE_FETCHES
       if (lane + LANES * $iu < VALUE_OCTS) {
-        let words = select(vec4u(0), value$i, isThere);
+        let words = value$i & vec4u(mask);
         let at = token * VALUE_STRIDE + min(lane + LANES * $iu, VALUE_OCTS - 1u) * 8u;
-        let low = vec4h(bitcast<vec2h>(words.x), bitcast<vec2h>(words.y));
-        let high = vec4h(bitcast<vec2h>(words.z), bitcast<vec2h>(words.w));
-#for k 4
-        values[at + $ku] = low[$k];
-        values[at + 4u + $ku] = high[$k];
+#for w 4
+        let pair$w = bitcast<vec2h>(words[$w]);
+        values[at + 2u * $wu] = pair$w.x;
+        values[at + 2u * $wu + 1u] = pair$w.y;
 #endfor
       }
 #endfor
@@ -179,13 +181,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     var left = Sum();
     var right = Sum();
 #for i QUERY_STEPS
-    let leftKey$i = subgroupMatrixLoad<Right>(&keys, $iu * 16u, true, KEY_STRIDE);
+    let leftKey$i = subgroupMatrixLoad<Right, col_major>(&keys, $iu * 16u, KEY_STRIDE);
     left = subgroupMatrixMultiplyAccumulate(query$i, leftKey$i, left);
-    let rightKey$i = subgroupMatrixLoad<Right>(&keys, 16u * KEY_STRIDE + $iu * 16u, true, KEY_STRIDE);
+    let rightKey$i = subgroupMatrixLoad<Right, col_major>(&keys, 16u * KEY_STRIDE + $iu * 16u, KEY_STRIDE);
     right = subgroupMatrixMultiplyAccumulate(query$i, rightKey$i, right);
 #endfor
-    subgroupMatrixStore(&scores, subgroup * 512u, left, false, 16u);
-    subgroupMatrixStore(&scores, subgroup * 512u + 256u, right, false, 16u);
+    subgroupMatrixStore<row_major>(&scores, subgroup * 512u, left, 16u);
+    subgroupMatrixStore<row_major>(&scores, subgroup * 512u + 256u, right, 16u);
     workgroupBarrier();
 
     var most = LOWEST;
@@ -221,22 +223,22 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     if (moves && here > 0u) { grown[0] = 1u; }
     if (workgroupUniformLoad(&grown[0]) != 0u) {
 #for j OUTPUTS
-      subgroupMatrixStore(&scores, subgroup * 512u, sum$j, false, 16u);
+      subgroupMatrixStore<row_major>(&scores, subgroup * 512u, sum$j, 16u);
       workgroupBarrier();
       for (var k = 0u; k < 8u; k++) {
         scores[subgroup * 512u + inSubgroup + k * 32u] *= rescale[subgroup * 16u + (inSubgroup + k * 32u) / 16u];
       }
       workgroupBarrier();
-      sum$j = subgroupMatrixLoad<Sum>(&scores, subgroup * 512u, false, 16u);
+      sum$j = subgroupMatrixLoad<Sum, row_major>(&scores, subgroup * 512u, 16u);
       workgroupBarrier();
 #endfor
     }
-    let first = subgroupMatrixLoad<Left>(&probabilities, subgroup * 16u * PROBABILITY_STRIDE, false, PROBABILITY_STRIDE);
-    let second = subgroupMatrixLoad<Left>(&probabilities, subgroup * 16u * PROBABILITY_STRIDE + 16u, false, PROBABILITY_STRIDE);
+    let first = subgroupMatrixLoad<Left, row_major>(&probabilities, subgroup * 16u * PROBABILITY_STRIDE, PROBABILITY_STRIDE);
+    let second = subgroupMatrixLoad<Left, row_major>(&probabilities, subgroup * 16u * PROBABILITY_STRIDE + 16u, PROBABILITY_STRIDE);
 #for j OUTPUTS
-    let upper$j = subgroupMatrixLoad<Right>(&values, $ju * 16u, false, VALUE_STRIDE);
+    let upper$j = subgroupMatrixLoad<Right, row_major>(&values, $ju * 16u, VALUE_STRIDE);
     sum$j = subgroupMatrixMultiplyAccumulate(first, upper$j, sum$j);
-    let lower$j = subgroupMatrixLoad<Right>(&values, 16u * VALUE_STRIDE + $ju * 16u, false, VALUE_STRIDE);
+    let lower$j = subgroupMatrixLoad<Right, row_major>(&values, 16u * VALUE_STRIDE + $ju * 16u, VALUE_STRIDE);
     sum$j = subgroupMatrixMultiplyAccumulate(second, lower$j, sum$j);
 #endfor
     workgroupBarrier();
@@ -246,7 +248,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   if (inSubgroup % 2u == 0u) { rescale[subgroup * 16u + row] = select(0.0, 1.0 / max(total, 1e-30), total > 0.0); }
 #for j OUTPUTS
   workgroupBarrier();
-  subgroupMatrixStore(&scores, subgroup * 512u, sum$j, false, 16u);
+  subgroupMatrixStore<row_major>(&scores, subgroup * 512u, sum$j, 16u);
   workgroupBarrier();
   for (var k = 0u; k < 2u; k++) {
     let at = inSubgroup + k * 32u;

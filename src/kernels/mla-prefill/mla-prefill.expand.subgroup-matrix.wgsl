@@ -5,7 +5,7 @@
 //
 // Constants: LATENT (a multiple of 32), ROPE, LATENT_DTYPE, DTYPE of the weights (0 bf16, 1 f16), PAGE_SIZE.
 #include "../common/grid.wgsl"
-#include "../common/latent-halves.wgsl"
+#include "../common/latent-octs.wgsl"
 
 @group(0) @binding(0) var<storage, read> cache: array<LatentWords>;
 @group(0) @binding(1) var<storage, read> blockTable: array<i32>;
@@ -26,21 +26,15 @@ var<workgroup> weights: array<f16, EDGE * STRIDE>;
 /// Two results of each subgroup on their way out. Matrices are stored at multiples of 16 bytes only: every variable has such a size.
 var<workgroup> results: array<f32, 8u * 256u>;
 
-fn weightLow(words: vec4u) -> vec4h {
-#if DTYPE == 0
-  return bf16ToF16(words.xy);
-#else
-  return vec4h(bitcast<vec2h>(words.x), bitcast<vec2h>(words.y));
-#endif
-}
+/// Within f16's range.
+fn clampFour(value: vec4f) -> vec4f { return clamp(value, vec4f(-65504.0), vec4f(65504.0)); }
 
-fn weightHigh(words: vec4u) -> vec4h {
+/// Two neighbouring weights.
 #if DTYPE == 0
-  return bf16ToF16(words.zw);
+fn weightPair(word: u32) -> vec2h { return vec2h(bitcast<vec2f>(vec2u(word << 16u, word & 0xffff0000u))); }
 #else
-  return vec4h(bitcast<vec2h>(words.z), bitcast<vec2h>(words.w));
+fn weightPair(word: u32) -> vec2h { return bitcast<vec2h>(word); }
 #endif
-}
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
@@ -56,6 +50,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   let ownToken = subgroup / 2u * 64u;
   let ownRow = subgroup % 2u * 64u;
 
+  // All ones, which the compiler does not know: see packOct.
+  let mask = select(0u, 0xffffffffu, length > 0u);
   // An invocation fetches oct `lane` of every 32 channels, of every 32nd token and row from `side` on.
   let side = local / 4u;
   let lane = local % 4u;
@@ -75,17 +71,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 #for i 4
     {
       let at = (side + 32u * $iu) * STRIDE + lane * 8u;
-      let low = lowOct(nextToken$i, start + lane);
-      let high = highOct(nextToken$i, start + lane);
-#for k 4
-      tokens[at + $ku] = low[$k];
-      tokens[at + 4u + $ku] = high[$k];
-#endfor
-      let weightsLow = weightLow(nextWeight$i);
-      let weightsHigh = weightHigh(nextWeight$i);
-#for k 4
-      weights[at + $ku] = weightsLow[$k];
-      weights[at + 4u + $ku] = weightsHigh[$k];
+      let words = packOct(nextToken$i, start + lane) & vec4u(mask);
+#for w 4
+      let value$w = bitcast<vec2h>(words[$w]);
+      tokens[at + 2u * $wu] = value$w.x;
+      tokens[at + 2u * $wu + 1u] = value$w.y;
+      let weight$w = weightPair(nextWeight$i[$w]);
+      weights[at + 2u * $wu] = weight$w.x;
+      weights[at + 2u * $wu + 1u] = weight$w.y;
 #endfor
     }
 #endfor
@@ -97,10 +90,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 #endfor
 #for k 2
 #for j 4
-    let right$k_$j = subgroupMatrixLoad<Right>(&weights, (ownRow + 16u * $ju) * STRIDE + 16u * $ku, true, STRIDE);
+    let right$k_$j = subgroupMatrixLoad<Right, col_major>(&weights, (ownRow + 16u * $ju) * STRIDE + 16u * $ku, STRIDE);
 #endfor
 #for i 4
-    let left$k_$i = subgroupMatrixLoad<Left>(&tokens, (ownToken + 16u * $iu) * STRIDE + 16u * $ku, false, STRIDE);
+    let left$k_$i = subgroupMatrixLoad<Left, row_major>(&tokens, (ownToken + 16u * $iu) * STRIDE + 16u * $ku, STRIDE);
 #for j 4
     sum$i_$j = subgroupMatrixMultiplyAccumulate(left$k_$i, right$k_$j, sum$i_$j);
 #endfor
@@ -114,11 +107,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 #for i 4
 #for j 2
   workgroupBarrier();
-  subgroupMatrixStore(&results, subgroup * 512u, sum$i_$j, false, 16u);
+  subgroupMatrixStore<row_major>(&results, subgroup * 512u, sum$i_$j, 16u);
 #if $j == 0
-  subgroupMatrixStore(&results, subgroup * 512u + 256u, sum$i_2, false, 16u);
+  subgroupMatrixStore<row_major>(&results, subgroup * 512u + 256u, sum$i_2, 16u);
 #else
-  subgroupMatrixStore(&results, subgroup * 512u + 256u, sum$i_3, false, 16u);
+  subgroupMatrixStore<row_major>(&results, subgroup * 512u + 256u, sum$i_3, 16u);
 #endif
   workgroupBarrier();
 #for half 2
@@ -127,10 +120,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     let token = firstToken + ownToken + 16u * $iu + ownLane / 2u;
     let row = firstRow + ownRow + 16u * ($ju + 2u * $halfu) + ownLane % 2u * 8u;
     if (token < length && row < rows) {
-      let low = toF16(vec4f(results[begin], results[begin + 1u], results[begin + 2u], results[begin + 3u]));
-      let high = toF16(vec4f(results[begin + 4u], results[begin + 5u], results[begin + 6u], results[begin + 7u]));
+      let low = clampFour(vec4f(results[begin], results[begin + 1u], results[begin + 2u], results[begin + 3u]));
+      let high = clampFour(vec4f(results[begin + 4u], results[begin + 5u], results[begin + 6u], results[begin + 7u]));
       let at = ((row / headRows * u32(scalars.tokens) + token) * headRows + row % headRows) / 8u;
-      scratch[at] = vec4u(bitcast<vec2u>(low), bitcast<vec2u>(high));
+      scratch[at] = vec4u(packFour(low), packFour(high));
     }
   }
 #endfor
