@@ -32,7 +32,7 @@ export class BatchDriver {
     const position = this.#length++;
     const rows = this.#pages.map((pages, b): DecodeRow => {
       const slot = pages[Math.floor(position / pageSize)]! * pageSize + (position % pageSize);
-      return { tokenId: this.#tokens[b]!, position, slot, pages, sampling: greedy };
+      return { tokenId: this.#tokens[b]!, position, slot, pages, sampling: greedy, continues: true };
     });
     const drawn = await this.#model.runner.decode(rows);
     drawn.forEach((token, b) => {

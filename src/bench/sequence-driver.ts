@@ -66,7 +66,14 @@ export class SequenceDriver {
     this.#append(1);
     const position = this.length - 1;
     const { pages } = this.#sequence;
-    const row = { tokenId: this.#token, position, slot: this.#slots[0]!, pages, sampling: greedy };
+    const row = {
+      tokenId: this.#token,
+      position,
+      slot: this.#slots[0]!,
+      pages,
+      sampling: greedy,
+      continues: true,
+    };
     const drawn = await this.#model.runner.decode([row]);
     this.#token = drawn[0]!;
   }

@@ -7,6 +7,7 @@ import type { Model } from "../models/model.ts";
 import type { StepPhase } from "../models/step-buffers.ts";
 import { freeStep, type RecordedStep, recordStep, type SampleBuffers } from "./recorded-step.ts";
 import { allocateRunnerMemory, type PhaseMemory, type RunnerSizes } from "./runner-memory.ts";
+import { isStepAhead, rowsAhead, type StepAhead } from "./run-ahead.ts";
 import type { AdjustLogits, DecodeRow, PrefillChunk, Runner } from "./runner-types.ts";
 import type { StepMemory } from "./step-memory.ts";
 
@@ -16,6 +17,11 @@ export interface ModelRunnerOptions extends RunnerSizes {
   readonly model: Model;
   /** Ids from here on are padding and never drawn. */
   readonly validVocab: number;
+  /**
+   * Begins the next decode step of a few sequences before the tokens of this one are back, which hides what the host takes between two
+   * steps; a step that turns out not to be wanted is computed for nothing. Default: on WebGPU, whose steps begin slowly.
+   */
+  readonly runsAhead?: boolean;
 }
 
 interface Draw {
@@ -41,10 +47,12 @@ export class ModelRunner implements Runner {
   readonly #device: Device;
   readonly #model: Model;
   readonly #validVocab: number;
+  readonly #runsAhead: boolean;
   readonly #maxPages: number;
   readonly #sample: SampleBuffers;
   readonly #phases: Readonly<Record<StepPhase, Phase>>;
   #copies: Promise<void> = Promise.resolve();
+  #ahead: StepAhead | null = null;
 
   /** Allocates cache and activations. Throws UserError when the device has no room, RangeError for sizes below 1. */
   constructor(options: ModelRunnerOptions) {
@@ -52,6 +60,7 @@ export class ModelRunner implements Runner {
     this.#device = device;
     this.#model = model;
     this.#validVocab = options.validVocab;
+    this.#runsAhead = options.runsAhead ?? device.kind === "webgpu";
     this.pageSize = pageSize;
     this.pageCount = pageCount;
     this.maxDecodeRows = checkInteger("maxDecodeRows", options.maxDecodeRows, { min: 1 });
@@ -80,7 +89,9 @@ export class ModelRunner implements Runner {
     });
     const shared = { device: this.#device, model: this.#model, caches, sample: this.#sample };
     const plan = { ...shared, ...phase, maxPages: this.#maxPages, validVocab: this.#validVocab };
-    const step = recordStep(plan, bucket, kind === "decode" ? bucket : this.maxDecodeRows);
+    const isDecode = kind === "decode";
+    const headRows = isDecode ? bucket : this.maxDecodeRows;
+    const step = recordStep(plan, bucket, headRows, isDecode && this.#runsAhead);
     phase.steps.set(bucket, step);
     return step;
   }
@@ -88,24 +99,61 @@ export class ModelRunner implements Runner {
   async decode(rows: readonly DecodeRow[], adjust?: ReadonlyMap<number, AdjustLogits>): Promise<Int32Array> {
     checkInteger("rows.length", rows.length, { min: 1, max: this.maxDecodeRows });
     await this.#settleCopies();
+    const ahead = this.#ahead;
+    this.#ahead = null;
+    const isPlain = adjust === undefined || adjust.size === 0;
+    const isUnderWay = isPlain && ahead !== null && isStepAhead(ahead, rows);
+    const drawn = isUnderWay ? ahead.drawn : this.#decodeRows(rows, adjust);
+    const next = isPlain && this.#runsAhead ? rowsAhead(rows, this) : null;
+    const begun = next === null ? null : this.#runAhead(next);
+    this.#ahead = begun;
+    const tokens = await drawn;
+    if (begun !== null) begun.tokenIds = tokens;
+    return tokens;
+  }
+
+  #decodeRows(
+    rows: readonly DecodeRow[],
+    adjust: ReadonlyMap<number, AdjustLogits> | undefined,
+  ): Promise<Int32Array> {
     const { memory } = this.#phases.decode;
+    const draws = this.#enterRows(rows);
+    const step = this.#step("decode", rows.length);
+    const hooks = draws.map(({ row }) => adjust?.get(row));
+    return this.#run(memory, step, rows.length, rows.length * this.#maxPages, draws, hooks).then((drawn) => {
+      const tokens = new Int32Array(rows.length).fill(-1);
+      draws.forEach(({ row }, i) => {
+        tokens[row] = drawn[i]!;
+      });
+      return tokens;
+    });
+  }
+
+  /** Submits the step after the one just submitted. Its rows all draw, so their tokens' ids are those that were drawn, in order. */
+  #runAhead(rows: readonly DecodeRow[]): StepAhead {
+    const { memory } = this.#phases.decode;
+    const draws = this.#enterRows(rows);
+    const { ahead } = this.#step("decode", rows.length);
+    this.#upload(memory, rows.length, rows.length * this.#maxPages, draws);
+    ahead!.run();
+    const drawn = this.#readDrawn(rows.length);
+    // Who takes it hears of a failure; where nobody does, the device tells the next call.
+    drawn.catch(() => {});
+    return { rows, tokenIds: null, drawn };
+  }
+
+  #enterRows(rows: readonly DecodeRow[]): Draw[] {
+    const { host } = this.#phases.decode.memory;
     const draws: Draw[] = [];
     rows.forEach(({ tokenId, position, slot, pages, sampling }, row) => {
-      memory.host.ids[row] = tokenId;
-      memory.host.positions[row] = this.#checkPosition(position, pages);
-      memory.host.slots[row] = slot;
-      memory.host.cacheSeqlens[row] = position + 1;
-      memory.host.blockTable.set(pages, row * this.#maxPages);
+      host.ids[row] = tokenId;
+      host.positions[row] = this.#checkPosition(position, pages);
+      host.slots[row] = slot;
+      host.cacheSeqlens[row] = position + 1;
+      host.blockTable.set(pages, row * this.#maxPages);
       if (sampling !== null) draws.push({ row, sampling });
     });
-    const step = this.#step("decode", rows.length);
-    const tokens = new Int32Array(rows.length).fill(-1);
-    const hooks = draws.map(({ row }) => adjust?.get(row));
-    const drawn = await this.#run(memory, step, rows.length, rows.length * this.#maxPages, draws, hooks);
-    draws.forEach(({ row }, i) => {
-      tokens[row] = drawn[i]!;
-    });
-    return tokens;
+    return draws;
   }
 
   async prefill(chunk: PrefillChunk, adjust?: AdjustLogits): Promise<number | null> {
@@ -160,14 +208,7 @@ export class ModelRunner implements Runner {
     draws: readonly Draw[],
     hooks: readonly (AdjustLogits | undefined)[],
   ): Promise<Int32Array> {
-    memory.host.rowCount[0] = rows;
-    memory.host.headCount[0] = draws.length;
-    draws.forEach(({ row }, index) => {
-      memory.host.headRows[index] = row;
-    });
-    const params = packSamplingParams(draws.map(({ sampling }) => sampling));
-    memory.host.params.set(new Int32Array(params.buffer, 0, params.length / 4));
-    memory.upload(tableWords);
+    this.#upload(memory, rows, tableWords, draws);
     if (draws.length === 0) {
       step.layers.run();
       await step.layers.idle();
@@ -181,7 +222,22 @@ export class ModelRunner implements Runner {
       for (const [index, hook] of hooks.entries()) if (hook) await this.#adjust(index, hook);
       step.draw.run();
     }
-    return new Int32Array(await this.#device.read(this.#sample.drawn, 0, draws.length * 4));
+    return this.#readDrawn(draws.length);
+  }
+
+  #upload(memory: StepMemory, rows: number, tableWords: number, draws: readonly Draw[]): void {
+    memory.host.rowCount[0] = rows;
+    memory.host.headCount[0] = draws.length;
+    draws.forEach(({ row }, index) => {
+      memory.host.headRows[index] = row;
+    });
+    const params = packSamplingParams(draws.map(({ sampling }) => sampling));
+    memory.host.params.set(new Int32Array(params.buffer, 0, params.length / 4));
+    memory.upload(tableWords);
+  }
+
+  async #readDrawn(count: number): Promise<Int32Array> {
+    return new Int32Array(await this.#device.read(this.#sample.drawn, 0, count * 4));
   }
 
   async #readLogits(index: number): Promise<Float32Array> {

@@ -59,16 +59,19 @@ export interface RecordedStep {
   readonly draw: Program;
   /** All three at once, where nobody looks. */
   readonly whole: Program;
+  /** The same over the token ids that the step before drew, a row each; null where no step is begun ahead. */
+  readonly ahead: Program | null;
 }
 
-/** Records a step of up to `rows` tokens, of which up to `headRows` draw. */
-export function recordStep(plan: StepPlan, rows: number, headRows: number): RecordedStep {
+/** Records a step of up to `rows` tokens, of which up to `headRows` draw; `runsAhead` where it may be begun before its ids are known. */
+export function recordStep(plan: StepPlan, rows: number, headRows: number, runsAhead: boolean): RecordedStep {
   const { device, model, caches, memory, attentionWorkspace, sample, maxPages, validVocab } = plan;
   const inputs = { ...memory.buffers, maxPages };
   const buffers = { ...plan.buffers, maxRows: rows };
   const rowCount = memory.buffers.headCount;
-  const layers = (launch: Launch) =>
-    recordLayers(model, { launch, inputs, buffers, attentionWorkspace }, caches);
+  const layersOf = (ids: DeviceBuffer) => (launch: Launch) =>
+    recordLayers(model, { launch, inputs: { ...inputs, ids }, buffers, attentionWorkspace }, caches);
+  const layers = layersOf(inputs.ids);
   const head = (launch: Launch) =>
     recordHead(launch, model, {
       ...sample,
@@ -90,19 +93,20 @@ export function recordStep(plan: StepPlan, rows: number, headRows: number): Reco
       vocab: model.config.vocabSize,
       validVocab,
     });
-  const whole = (launch: Launch) => {
-    for (const part of [layers, head, draw]) part(launch);
+  const all = (first: (launch: Launch) => void) => (launch: Launch) => {
+    for (const part of [first, head, draw]) part(launch);
   };
   return {
     rows,
     layers: device.record(layers),
     head: device.record(head),
     draw: device.record(draw),
-    whole: device.record(whole),
+    whole: device.record(all(layers)),
+    ahead: runsAhead ? device.record(all(layersOf(sample.drawn))) : null,
   };
 }
 
 /** Gives back what a recording holds. */
-export function freeStep({ layers, head, draw, whole }: RecordedStep): void {
-  for (const program of [layers, head, draw, whole]) program.free();
+export function freeStep({ layers, head, draw, whole, ahead }: RecordedStep): void {
+  for (const program of [layers, head, draw, whole, ahead]) program?.free();
 }

@@ -17,20 +17,22 @@ export interface DecodeCall {
   readonly adjust: ReadonlyMap<number, AdjustLogits>;
 }
 
-/** The rows of all decode works, in order. */
-export function decodeCall(works: readonly DecodeWork[], rules: DrawRules): DecodeCall {
+/** The rows of all decode works, in order; `isAlone` says that nothing but them is computed in the step. */
+export function decodeCall(works: readonly DecodeWork[], rules: DrawRules, isAlone = true): DecodeCall {
   const rows: DecodeRow[] = [];
   const adjust = new Map<number, AdjustLogits>();
   for (const work of works) {
     const { sequence, position, tokenIds, slots } = work;
     const pages = sequence.cached!.pages;
     const silent = silentRows(work);
+    const continues =
+      isAlone && tokenIds.length === 1 && sequence.tokens.length + 1 < sequence.maxLength && !sequence.held;
     tokenIds.forEach((tokenId, i) => {
       const outputIndex = sequence.outputLength + i - silent;
       const rule = i < silent ? null : rules.adjust(sequence, outputIndex);
       if (rule !== null) adjust.set(rows.length, rule);
       const sampling = i < silent ? null : rules.sampling(sequence, outputIndex);
-      rows.push({ tokenId, position: position + i, slot: slots[i]!, pages, sampling });
+      rows.push({ tokenId, position: position + i, slot: slots[i]!, pages, sampling, continues });
     });
   }
   return { rows, adjust };
@@ -63,7 +65,7 @@ export async function runPlan(runner: Runner, plan: StepPlan, rules: DrawRules):
   for (const { from, to } of plan.copies) runner.copyPage(from, to);
   let decodes: number[][] = [];
   if (plan.decodes.length > 0) {
-    const { rows, adjust } = decodeCall(plan.decodes, rules);
+    const { rows, adjust } = decodeCall(plan.decodes, rules, plan.prefills.length === 0);
     decodes = splitDraws(plan.decodes, await runner.decode(rows, adjust));
   }
   const prefills: (number | null)[] = [];

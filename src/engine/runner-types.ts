@@ -14,6 +14,11 @@ export interface DecodeRow {
   readonly pages: readonly number[];
   /** How the next token is drawn; null draws none. */
   readonly sampling: SamplingParams | null;
+  /**
+   * Says that the sequence is likely to go on with the drawn token, and that its cache has no entry at the next position yet: the
+   * runner may begin that step before it is called for. Default: false.
+   */
+  readonly continues?: boolean;
 }
 
 /** Consecutive tokens of one sequence, by expanded attention over what the cache holds before them and themselves. */
