@@ -1,5 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { openDevice } from "../device/open.ts";
+import { modelFit } from "../engine/language-model.ts";
 import { resolveModel } from "../formats/hub.ts";
 import { type LocalModelOptions, openLocalModel } from "../server/local-model.ts";
 import { FlashmlaLanguageModel } from "./language-model.ts";
@@ -31,7 +32,8 @@ const shippedModel = fileURLToPath(new URL("../../models/shakespeare-mla", impor
 export async function openFlashmla(options: OpenFlashmlaOptions = {}): Promise<Flashmla> {
   const { model: source, device: kind, threads, ...rest } = options;
   const folder = source === undefined ? shippedModel : await resolveModel(source);
-  const device = await openDevice({ kind, ...(threads === undefined ? {} : { threads }) });
+  const whyNot = await modelFit(folder, rest);
+  const device = await openDevice({ kind, whyNot, ...(threads === undefined ? {} : { threads }) });
   try {
     const local = await openLocalModel(folder, { name: source, ...rest, device });
     const close = async () => {

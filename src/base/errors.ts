@@ -7,6 +7,9 @@ export class UserError extends Error {
   override readonly name = "UserError";
 }
 
+/** A device went away: its driver was reset or updated, or the system took it. What it held is gone; another one may open. */
+export class DeviceLostError extends UserError {}
+
 /** The `code` of a Node system error ("ENOENT", "ENOSPC", "ECONNRESET" …), or undefined when `error` has none. */
 export function errorCode(error: unknown): string | undefined {
   if (typeof error !== "object" || error === null || !("code" in error)) return undefined;

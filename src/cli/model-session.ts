@@ -2,16 +2,22 @@ import { randomInt } from "node:crypto";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../base/errors.ts";
 import type { Device } from "../device/device.ts";
-import { openDevice } from "../device/open.ts";
-import { type LanguageModel, openLanguageModel } from "../engine/language-model.ts";
+import {
+  type LanguageModel,
+  modelFit,
+  type OpenLanguageModelOptions,
+  openLanguageModel,
+} from "../engine/language-model.ts";
+import type { Runner } from "../engine/runner-types.ts";
 import type { ModelConfig } from "../formats/config-types.ts";
 import { resolveModel } from "../formats/hub.ts";
 import { type GenerationDefaults, readGenerationDefaults, readModelConfig } from "../formats/model-folder.ts";
 import type { SamplingParams } from "../kernels/sampling/params.ts";
 import { openTokenizer } from "../text/open-tokenizer.ts";
 import { fitsVocabulary, type Tokenizer } from "../text/tokenizer.ts";
+import { openFlaggedDevice } from "./device-choice.ts";
 import type { ModelFlags, SamplingFlags } from "./model-flags.ts";
-import { note } from "./output.ts";
+import { note, paintError } from "./output.ts";
 import { startProgress } from "./progress.ts";
 
 /** The trained model that ships with the package. */
@@ -49,23 +55,13 @@ export async function findTokenizer({ path, config }: ModelFolder): Promise<Toke
   return tokenizer;
 }
 
-/** Opens the device that the flags ask for. Rejects with a UserError for features to disable of a device that has none. */
-export async function openFlaggedDevice({
-  device: kind,
-  threads,
-  disableFeature: disableFeatures = [],
-}: Pick<ModelFlags, "device" | "threads" | "disableFeature">): Promise<Device> {
-  if (disableFeatures.length > 0 && (kind ?? process.env.FLASHMLA_DEVICE) !== "webgpu") {
-    throw new UserError("--disable-feature is for the WebGPU device; ask for that with --device webgpu.");
-  }
-  return openDevice({ kind, disableFeatures, ...(threads === undefined ? {} : { threads }) });
-}
-
 /** A model that is ready, and how to put everything away. */
 export interface ModelSession {
   readonly model: LanguageModel;
   readonly device: Device;
   readonly loadMs: number;
+  /** After the device was lost: opens another of its kind and loads the model again. */
+  reopen(): Promise<Runner>;
   close(): Promise<void>;
 }
 
@@ -75,14 +71,19 @@ export interface SessionNeeds {
   readonly tokens: number;
   readonly tokenizerVocab?: number | undefined;
   readonly maxDecodeRows?: number | undefined;
+  /** Writes a line that says which device was chosen and why. */
+  readonly tellsDevice?: boolean;
   readonly signal: AbortSignal;
 }
 
-/** Loads a model's weights with a progress bar. Rejects with a UserError when it does not fit. */
+/**
+ * Loads a model's weights with a progress bar, on the best device that holds it. Rejects with a UserError
+ * when none does.
+ */
 export async function openSession(
   { path, config }: ModelFolder,
   flags: ModelFlags,
-  { tokens, tokenizerVocab, maxDecodeRows, signal }: SessionNeeds,
+  { tokens, tokenizerVocab, maxDecodeRows, tellsDevice, signal }: SessionNeeds,
 ): Promise<ModelSession> {
   const start = performance.now();
   const limit = config.maxPositionEmbeddings;
@@ -91,26 +92,48 @@ export async function openSession(
       `This model's context is ${limit} tokens; --max-context asks for ${flags.maxContext}.`,
     );
   }
-  const device = await openFlaggedDevice(flags);
-  const bar = startProgress("Loading weights", "bytes");
-  try {
-    const model = await openLanguageModel(path, {
-      device,
-      config,
-      cacheDtype: flags.cache,
-      exact: flags.exact,
-      maxContext: flags.maxContext ?? Math.min(tokens, limit),
-      tokenizerVocab,
-      maxDecodeRows,
-      onProgress: (done, total) => bar.update(done, total),
-      onNote: note,
-      signal,
-    });
-    const close = async () => {
+  const maxContext = flags.maxContext ?? Math.min(tokens, limit);
+  const options = {
+    ...{ config, cacheDtype: flags.cache, exact: flags.exact, maxContext, tokenizerVocab, maxDecodeRows },
+    ...{ onNote: note, signal },
+  };
+  const chosen = await openFlaggedDevice(flags, await modelFit(path, options));
+  if (tellsDevice && chosen.line !== null) note(paintError.dim(chosen.line));
+  let { device } = chosen;
+  let model = await loadOn(device, path, options);
+  const loadMs = performance.now() - start;
+  return {
+    loadMs,
+    get model() {
+      return model;
+    },
+    get device() {
+      return device;
+    },
+    async reopen() {
+      note("The device was lost. It is opened anew, and the model loaded again.");
+      await device.close();
+      device = (await openFlaggedDevice({ ...flags, device: device.kind })).device;
+      model = await loadOn(device, path, options);
+      return model.runner;
+    },
+    async close() {
       model.close();
       await device.close();
-    };
-    return { model, device, loadMs: performance.now() - start, close };
+    },
+  };
+}
+
+/** Loads the weights with a progress bar; closes the device where that fails. */
+async function loadOn(
+  device: Device,
+  path: string,
+  options: Omit<OpenLanguageModelOptions, "device" | "onProgress">,
+): Promise<LanguageModel> {
+  const bar = startProgress("Loading weights", "bytes");
+  try {
+    const onProgress = (done: number, total: number) => bar.update(done, total);
+    return await openLanguageModel(path, { ...options, device, onProgress });
   } catch (error) {
     await device.close();
     throw error;

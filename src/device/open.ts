@@ -1,5 +1,6 @@
 import { checkOneOf } from "../base/checks.ts";
-import { errorMessage } from "../base/errors.ts";
+import { UserError } from "../base/errors.ts";
+import { chooseDevice, type DeviceCandidate, type DeviceChoiceOptions } from "./choose-device.ts";
 import type { CpuDeviceOptions } from "./cpu/cpu-device.ts";
 import type { CudaDeviceOptions } from "./cuda/cuda-device.ts";
 import type { Device } from "./device.ts";
@@ -11,14 +12,13 @@ export const deviceKinds = ["cuda", "webgpu", "cpu"] as const;
 /** Options of `openDevice`: the device's kind and what each kind takes. */
 export interface OpenDeviceOptions
   extends CpuDeviceOptions,
+    DeviceChoiceOptions,
     Pick<CudaDeviceOptions, "gpu">,
     Pick<WebGpuDeviceOptions, "disableFeatures" | "memoryBytes"> {
   /**
-   * Forces a device, as {@link parseDevice} reads it; default: `FLASHMLA_DEVICE`, else the first that opens.
+   * Forces a device, as {@link parseDevice} reads it; default: `FLASHMLA_DEVICE`, else the first that opens and will do.
    */
   readonly kind?: string | undefined;
-  /** Called for every device that is passed over, with the reason. */
-  readonly onPassedOver?: (kind: (typeof deviceKinds)[number], reason: string) => void;
 }
 
 type Kind = (typeof deviceKinds)[number];
@@ -30,43 +30,47 @@ export function parseDevice(text: string): { readonly kind: Kind; readonly gpu?:
   return { kind: checkOneOf("device", text, deviceKinds) };
 }
 
+const isNode = () => typeof process !== "undefined" && process.versions?.node !== undefined;
+
+/** What is forced, by `kind` or else by the environment; undefined where the choice is open. */
+export function forcedDevice(kind?: string): string | undefined {
+  const environment = typeof process === "undefined" ? undefined : process.env?.FLASHMLA_DEVICE;
+  return kind ?? (environment || undefined);
+}
+
+async function openWebGpu(options: OpenDeviceOptions, isForced: boolean): Promise<Device> {
+  const { poison, disableFeatures, memoryBytes } = options;
+  if (!isForced && isNode()) {
+    const reason = (await import("./webgpu/probe.ts")).whyNotWebGpu();
+    if (reason !== null) throw new UserError(reason);
+  }
+  const { WebGpuDevice } = await import("./webgpu/webgpu-device.ts");
+  return WebGpuDevice.open({
+    ...(poison === undefined ? {} : { poison }),
+    ...(disableFeatures === undefined ? {} : { disableFeatures }),
+    ...(memoryBytes === undefined ? {} : { memoryBytes }),
+    allowSoftware: isForced,
+  });
+}
+
 async function open(kind: Kind, options: OpenDeviceOptions, isForced: boolean): Promise<Device> {
-  if (kind === "cuda") {
-    const { gpu, ...rest } = options;
-    return (await import("./cuda/cuda-device.ts")).CudaDevice.open(
-      gpu === undefined ? rest : { gpu, ...rest },
-    );
-  }
-  if (kind === "webgpu") {
-    const { poison, disableFeatures, memoryBytes } = options;
-    const { WebGpuDevice } = await import("./webgpu/webgpu-device.ts");
-    return WebGpuDevice.open({
-      ...(poison === undefined ? {} : { poison }),
-      ...(disableFeatures === undefined ? {} : { disableFeatures }),
-      ...(memoryBytes === undefined ? {} : { memoryBytes }),
-      allowSoftware: isForced,
-    });
-  }
-  return (await import("./cpu/cpu-device.ts")).CpuDevice.open(options);
+  if (kind === "webgpu") return openWebGpu(options, isForced);
+  if (kind === "cpu") return (await import("./cpu/cpu-device.ts")).CpuDevice.open(options);
+  const { gpu, ...rest } = options;
+  const { CudaDevice } = await import("./cuda/cuda-device.ts");
+  return CudaDevice.open(gpu === undefined ? rest : { gpu, ...rest });
 }
 
 /**
- * Opens the wanted device, or the best one that is here: CUDA, else WebGPU on a GPU, else the CPU. Throws RangeError for a
- * kind that this build does not know, UserError when the device cannot be opened.
+ * Opens the wanted device, or the best one that is here and will do: CUDA, else WebGPU on a GPU, else the CPU. In Node WebGPU is looked
+ * for only where the system shows a GPU, and by another process first. Throws RangeError for a kind that this build does not
+ * know, UserError when the device cannot be opened or will not do.
  */
 export async function openDevice(options: OpenDeviceOptions = {}): Promise<Device> {
-  const environment = typeof process === "undefined" ? undefined : process.env?.FLASHMLA_DEVICE;
-  const forced = options.kind ?? (environment || undefined);
-  if (forced !== undefined) {
-    const { kind, ...gpu } = parseDevice(forced);
-    return open(kind, { ...options, ...gpu }, true);
-  }
-  for (const kind of ["cuda", "webgpu"] as const) {
-    try {
-      return await open(kind, options, false);
-    } catch (error) {
-      options.onPassedOver?.(kind, errorMessage(error));
-    }
-  }
-  return open("cpu", options, false);
+  const forced = forcedDevice(options.kind);
+  const wanted = forced === undefined ? deviceKinds.map((kind) => ({ kind })) : [parseDevice(forced)];
+  const candidates = wanted.map(({ kind, ...gpu }): DeviceCandidate => {
+    return { kind, open: () => open(kind, { ...options, ...gpu }, forced !== undefined) };
+  });
+  return chooseDevice(candidates, options);
 }

@@ -24,6 +24,12 @@ export interface EngineOptions {
   /** Whether prompts share what the cache holds of earlier ones; true. */
   readonly prefixReuse?: boolean | undefined;
   readonly observer?: EngineObserver | undefined;
+  /**
+   * Called when a step rejects with DeviceLostError: opens the device anew and gives a runner of the same sizes. Every sequence starts over
+   * on it, to the same bits, so nothing is lost but the step. Without it, where it rejects, and where the very next step is lost as
+   * well, the requests of the step end with StepError.
+   */
+  readonly reopen?: (() => Promise<Runner>) | undefined;
 }
 
 /** What a server needs of an engine. */

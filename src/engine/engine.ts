@@ -1,4 +1,4 @@
-import { errorMessage } from "../base/errors.ts";
+import { DeviceLostError, errorMessage } from "../base/errors.ts";
 import type { EngineOptions, GenerationEngine } from "./engine-types.ts";
 import { EngineClosedError, QueueFullError, StepError } from "./errors.ts";
 import type { GenerateEvent } from "./events.ts";
@@ -7,6 +7,7 @@ import { checkFit, type EngineLimits, resolveLimits } from "./limits.ts";
 import { checkRequest, type GenerateRequest } from "./request.ts";
 import { Roster, type RosterEntry } from "./roster.ts";
 import { type DrawRules, runPlan } from "./run-plan.ts";
+import type { Runner } from "./runner-types.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 import type { EngineStatistics } from "./statistics.ts";
@@ -28,12 +29,16 @@ export class Engine implements GenerationEngine {
   readonly #roster: Roster;
   readonly #rules: DrawRules;
   readonly #loop = new StepLoop(() => this.#step());
+  #runner: Runner;
+  /** Whether the device was opened anew and no step has succeeded since. */
+  #isReopened = false;
   #arrivals = 0;
   #isClosed = false;
 
   /** Throws TypeError or RangeError for limits of a wrong kind, or that the runner cannot serve. */
   constructor(options: EngineOptions) {
     this.#options = options;
+    this.#runner = options.runner;
     this.#limits = resolveLimits(options);
     this.maxContext = this.#limits.maxContext;
     this.#eosTokenIds = new Set(options.eosTokenIds);
@@ -97,12 +102,13 @@ export class Engine implements GenerationEngine {
     for (const sequence of sequences) this.#roster.get(sequence)!.completion.start(begin);
     const scheduled = performance.now();
     try {
-      const draws = await this.#roster.duringStep(() => runPlan(this.#options.runner, plan, this.#rules));
+      const draws = await this.#roster.duringStep(() => runPlan(this.#runner, plan, this.#rules));
       const ran = performance.now();
+      this.#isReopened = false;
       this.#postprocess(plan, draws, ran);
       this.#totals.step(plan, [begin, scheduled, ran, performance.now()]);
     } catch (cause) {
-      this.#fail(sequences, cause);
+      await this.#recover(sequences, cause);
     }
     this.#roster.dismiss();
     return true;
@@ -126,6 +132,23 @@ export class Engine implements GenerationEngine {
     } catch (cause) {
       const error = new StepError(`The request could not go on: ${errorMessage(cause)}`, { cause });
       this.#roster.fail(generation, error, "error");
+    }
+  }
+
+  /** After the loss of the device, goes on with another one where there is a way to open it; else the step has failed. */
+  async #recover(sequences: readonly Sequence[], cause: unknown): Promise<void> {
+    const { reopen } = this.#options;
+    if (!(cause instanceof DeviceLostError) || reopen === undefined || this.#isReopened) {
+      this.#fail(sequences, cause);
+      return;
+    }
+    try {
+      this.#runner = await this.#roster.duringStep(reopen);
+      this.#isReopened = true;
+      this.#totals.failedStep();
+      this.#scheduler.startOver();
+    } catch (again) {
+      this.#fail(sequences, again);
     }
   }
 

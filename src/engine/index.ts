@@ -16,7 +16,12 @@ export {
   type GenerationTiming,
   generateText,
 } from "./generate-text.ts";
-export { type LanguageModel, type OpenLanguageModelOptions, openLanguageModel } from "./language-model.ts";
+export {
+  type LanguageModel,
+  modelFit,
+  type OpenLanguageModelOptions,
+  openLanguageModel,
+} from "./language-model.ts";
 export { ModelRunner, type ModelRunnerOptions } from "./model-runner.ts";
 export { promptLogits } from "./prompt-logits.ts";
 export type { GenerateRequest, TokenConstraint } from "./request.ts";

@@ -62,17 +62,49 @@ function checkCacheDtype({ attention }: ModelConfig, dtype: CacheDType): void {
   );
 }
 
-async function load(store: TensorStore, config: ModelConfig, options: OpenLanguageModelOptions) {
-  const { device, cacheDtype = "bf16", onProgress, signal, maxDecodeRows = 1 } = options;
+/** What is asked of a device and given to its runner. Throws RangeError for a context past what the model was made for. */
+function sizesOf(device: Device, config: ModelConfig, options: Omit<OpenLanguageModelOptions, "device">) {
   const maxLength = options.maxContext ?? Math.min(config.maxPositionEmbeddings, 8192);
   checkInteger("maxContext", maxLength, { min: 1, max: config.maxPositionEmbeddings });
   const cacheTokens = checkInteger("cacheTokens", options.cacheTokens ?? maxLength, { min: 1 });
+  const { cacheDtype = "bf16", maxDecodeRows = 1 } = options;
   checkCacheDtype(config, cacheDtype);
   const pageCount = ceilDivide(cacheTokens, PAGE_SIZE);
   const maxChunkTokens = Math.min(options.maxChunkTokens ?? 512, maxLength);
-  const validVocab = Math.min(options.tokenizerVocab ?? config.vocabSize, config.vocabSize);
   const isExact = chooseExactness(device, config, options);
   const sizes = { cacheDtype, pageCount, pageSize: PAGE_SIZE, maxDecodeRows, maxChunkTokens, isExact };
+  return { maxLength, sizes };
+}
+
+/**
+ * For `openDevice`'s `whyNot`: rejects, for a device that the checkpoint at `location` does not fit, with a UserError that has the numbers, and
+ * resolves with null for one that it fits. Rejects as {@link openLanguageModel} for a folder that holds no model.
+ */
+export async function modelFit(
+  location: FolderLocation,
+  options: Omit<OpenLanguageModelOptions, "device">,
+): Promise<(device: Device) => Promise<null>> {
+  const folder = openFolder(location);
+  const config = options.config ?? (await readModelConfig(folder));
+  const store = await openCheckpoint(folder);
+  try {
+    const weightBytes = weightBytesOf(store, config);
+    // A context past what the model was made for is no fault of the device.
+    const maxContext = options.maxContext && Math.min(options.maxContext, config.maxPositionEmbeddings);
+    return async (device) => {
+      const { maxLength, sizes } = sizesOf(device, config, { ...options, maxContext, onNote: undefined });
+      checkFits(device, config, weightBytes, sizes, maxLength);
+      return null;
+    };
+  } finally {
+    await store.close();
+  }
+}
+
+async function load(store: TensorStore, config: ModelConfig, options: OpenLanguageModelOptions) {
+  const { device, onProgress, signal } = options;
+  const { maxLength, sizes } = sizesOf(device, config, options);
+  const validVocab = Math.min(options.tokenizerVocab ?? config.vocabSize, config.vocabSize);
   checkFits(device, config, weightBytesOf(store, config), sizes, maxLength);
   // Everything has its memory before the first weight is read: what does not fit says so at once.
   const { model, load: readWeights } = reserveModel(store, { device, config, maxLength, onProgress, signal });

@@ -6,8 +6,8 @@ import { packSamplingParams, type SamplingParams } from "../kernels/sampling/par
 import type { Model } from "../models/model.ts";
 import type { StepPhase } from "../models/step-buffers.ts";
 import { freeStep, type RecordedStep, recordStep, type SampleBuffers } from "./recorded-step.ts";
-import { allocateRunnerMemory, type PhaseMemory, type RunnerSizes } from "./runner-memory.ts";
 import { isStepAhead, rowsAhead, type StepAhead } from "./run-ahead.ts";
+import { allocateRunnerMemory, type PhaseMemory, type RunnerSizes } from "./runner-memory.ts";
 import type { AdjustLogits, DecodeRow, PrefillChunk, Runner } from "./runner-types.ts";
 import type { StepMemory } from "./step-memory.ts";
 

@@ -111,7 +111,7 @@ async function textOf(engine: Engine, request: Omit<GenerateRequest, "promptIds"
 
 const kinds = testDevices.filter(({ name }) => /relaxed, 2|all features|cuda/.test(name));
 
-describe.each(kinds)("steps begun ahead, $name", ({ open }) => {
+describe.each(kinds)("steps begun ahead, $name", ({ kind, open }) => {
   let device: Device;
   let tokenizer: Tokenizer;
   beforeAll(async () => {
@@ -132,23 +132,27 @@ describe.each(kinds)("steps begun ahead, $name", ({ open }) => {
     expect(texts[1]).toBe(texts[0]);
   });
 
-  it("three requests that come and go, one stopped by its reader, one by a text: the same texts", async () => {
-    const results: string[][] = [];
-    for (const runsAhead of [false, true]) {
-      const { engine, close } = await openEngine(device, tokenizer, runsAhead);
-      const ids = (text: string) => [...tokenizer.encode(text)];
-      const left = engine.generate({ promptIds: ids("ACT"), maxTokens: 30, seed: 1 });
-      await left.next();
-      const texts = await Promise.all([
-        textOf(engine, { maxTokens: 50, temperature: 0 }, ids("JULIET:\n")),
-        textOf(engine, { maxTokens: 33, temperature: 1, seed: 8 }, ids("O, she doth teach the")),
-        left.next().then(() => left.return?.()),
-        textOf(engine, { maxTokens: 60, temperature: 0.5, seed: 2, stop: ["the"] }, ids("KING")),
-      ]);
-      results.push(texts.filter((text) => typeof text === "string"));
-      results.at(-1)!.push(await textOf(engine, { maxTokens: 20, temperature: 0 }, ids("Now ")));
-      await close();
-    }
-    expect(results[1]).toEqual(results[0]);
-  });
+  // Steps of two and four rows take a software adapter minutes to compile.
+  it.skipIf(kind === "webgpu")(
+    "three requests that come and go, one stopped by its reader, one by a text: the same texts",
+    async () => {
+      const results: string[][] = [];
+      for (const runsAhead of [false, true]) {
+        const { engine, close } = await openEngine(device, tokenizer, runsAhead);
+        const ids = (text: string) => [...tokenizer.encode(text)];
+        const left = engine.generate({ promptIds: ids("ACT"), maxTokens: 30, seed: 1 });
+        await left.next();
+        const texts = await Promise.all([
+          textOf(engine, { maxTokens: 50, temperature: 0 }, ids("JULIET:\n")),
+          textOf(engine, { maxTokens: 33, temperature: 1, seed: 8 }, ids("O, she doth teach the")),
+          left.next().then(() => left.return?.()),
+          textOf(engine, { maxTokens: 60, temperature: 0.5, seed: 2, stop: ["the"] }, ids("KING")),
+        ]);
+        results.push(texts.filter((text) => typeof text === "string"));
+        results.at(-1)!.push(await textOf(engine, { maxTokens: 20, temperature: 0 }, ids("Now ")));
+        await close();
+      }
+      expect(results[1]).toEqual(results[0]);
+    },
+  );
 });

@@ -67,6 +67,12 @@ export class Scheduler {
     sequence.status = "ended";
   }
 
+  /** Lets every sequence start over: what the cache held is gone. Not between `schedule` and `settle` of a step that goes on. */
+  startOver(): void {
+    for (const sequence of [...this.#idleHolders, ...this.#running]) this.#preempt(sequence);
+    this.cache.forgetPublished();
+  }
+
   /** Plans the next step; a plan without work means that nothing can be done until something changes. */
   schedule(): StepPlan {
     this.#pauseAndResume();

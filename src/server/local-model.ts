@@ -22,6 +22,8 @@ type EngineLimits = Pick<EngineOptions, "maxRunning" | "maxWaiting" | "draftToke
 /** How a folder becomes a model that answers. */
 export interface LocalModelOptions extends EngineLimits {
   readonly device: Device;
+  /** Opens another device after `device` was lost; its owner is who gave it. Without it the loss of the device ends all requests. */
+  readonly reopenDevice?: (() => Promise<Device>) | undefined;
   /** What clients call it; the folder's name. */
   readonly name?: string | undefined;
   readonly cacheDtype?: CacheDType | undefined;
@@ -91,18 +93,25 @@ export async function openLocalModel(folder: string, options: LocalModelOptions)
   fitsVocabulary(tokenizer, config.vocabSize);
   const weightBytes = await readWeightBytes(folder, config);
   const cacheTokens = options.cacheTokens ?? chooseCacheTokens(options, config, maxContext, weightBytes);
-  const model = await openLanguageModel(folder, {
-    ...{ device, config, cacheDtype, maxContext, cacheTokens, onProgress, signal },
+  const modelOptions = {
+    ...{ config, cacheDtype, maxContext, cacheTokens, onProgress, signal },
     ...{ exact: options.exact, onNote: options.onNote },
     maxDecodeRows: maxRunning,
     tokenizerVocab: tokenizer.vocabSize,
-  });
+  };
+  let model = await openLanguageModel(folder, { ...modelOptions, device });
+  const { reopenDevice } = options;
+  const reopen = async () => {
+    model = await openLanguageModel(folder, { ...modelOptions, device: await reopenDevice!() });
+    return model.runner;
+  };
   const name = options.name ?? basename(resolve(folder));
   const metrics = createMetrics(name);
   const { maxWaiting, draftTokens, prefixReuse } = options;
   const engine = new Engine({
     ...{ runner: model.runner, tokenizer, eosTokenIds: defaults.eosTokenIds, observer: metrics.observer },
     ...{ maxRunning, maxWaiting, draftTokens, prefixReuse },
+    reopen: reopenDevice === undefined ? undefined : reopen,
   });
   metrics.watch(engine);
   return {

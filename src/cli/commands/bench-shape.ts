@@ -3,7 +3,7 @@ import { runFullHeadsBench } from "../../bench/full-heads-bench.ts";
 import { FULL_HEADS_PRESET, presetConfig } from "../../bench/model-presets.ts";
 import { createDeviceReport, formatFlops, threeDigits, writeReport } from "../../bench/report.ts";
 import { type DecodeCell, runShapeBench, type ShapeBenchResult } from "../../bench/shape-bench.ts";
-import { openFlaggedDevice } from "../model-session.ts";
+import { openFlaggedDevice } from "../device-choice.ts";
 import { formatBytes, formatTable, note, paint, printJson, printLine } from "../output.ts";
 
 /** Flags of `bench model --shape`. */
@@ -71,7 +71,7 @@ export async function benchShape(
 ): Promise<void> {
   const isFull = flags.shape === FULL_HEADS_PRESET;
   const config = isFull ? null : presetConfig(flags.shape);
-  const device = await openFlaggedDevice(flags);
+  const { device } = await openFlaggedDevice(flags);
   try {
     const onPart = (part: string) => {
       signal.throwIfAborted();

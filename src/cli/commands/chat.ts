@@ -110,9 +110,10 @@ async function runChat(model: string | undefined, flags: ChatFlags): Promise<voi
   const tokenizer = await findTokenizer(folder);
   renderChat(tokenizer.chat, { messages: [...startMessages(flags), { role: "user", content: "" }] });
   const tokens = Math.min(folder.config.maxPositionEmbeddings, DEFAULT_CONTEXT);
-  const session = await openSession(folder, flags, { tokens, tokenizerVocab: tokenizer.vocabSize, signal });
+  const needs = { tokens, tokenizerVocab: tokenizer.vocabSize, tellsDevice: true, signal };
+  const session = await openSession(folder, flags, needs);
   const { eosTokenIds } = folder.defaults;
-  const engine = new Engine({ runner: session.model.runner, tokenizer, eosTokenIds });
+  const engine = new Engine({ runner: session.model.runner, tokenizer, eosTokenIds, reopen: session.reopen });
   const input = createInterface({ input: process.stdin, output: process.stderr });
   // Ctrl-C cuts off the answer under way; with none, it ends the conversation.
   input.on("SIGINT", () => {

@@ -6,6 +6,7 @@ import { listCudaGpus } from "../../device/cuda/cuda-device.ts";
 import { problemOf } from "../../device/cuda/gpu.ts";
 import { loadDriverLibrary } from "../../device/cuda/library.ts";
 import { openDevice } from "../../device/open.ts";
+import { openFlaggedDevice } from "../device-choice.ts";
 import { formatBytes, formatTable, paint, printJson, printLine } from "../output.ts";
 
 interface DeviceReport {
@@ -63,6 +64,13 @@ function missing(kind: string, why: string): DeviceReport {
   return { kind, index: null, available: false, name: why, memoryBytes: null, features: [] };
 }
 
+/** The device that is taken where none is asked for, and why. */
+async function reportChoice(): Promise<string | null> {
+  const { device, line } = await openFlaggedDevice({});
+  await device.close();
+  return line;
+}
+
 /** Adds `flashmla devices`: what can be opened here, and what is missing for the rest. */
 export function addDevicesCommand(program: Command): void {
   program
@@ -71,7 +79,8 @@ export function addDevicesCommand(program: Command): void {
     .option("--json", "print one JSON object")
     .action(async ({ json }: { json?: boolean }) => {
       const devices = [await reportOpened("cpu"), await reportOpened("webgpu"), ...(await reportCuda())];
-      if (json) return printJson({ devices });
+      const chosen = await reportChoice();
+      if (json) return printJson({ devices, chosen });
       printLine(`${cpus()[0]?.model.trim() ?? "unknown processor"}, ${formatBytes(totalmem())} of memory\n`);
       const rows = devices.map(({ kind, index, available, name, memoryBytes }) => [
         index === null ? kind : `${kind}:${index}`,
@@ -81,5 +90,6 @@ export function addDevicesCommand(program: Command): void {
       ]);
       const [head = "", ...lines] = formatTable([["device", "state", "memory", "what"], ...rows]).split("\n");
       printLine([paint.bold(head), ...lines].join("\n"));
+      printLine(`\ntaken unless another is asked for: ${chosen}`);
     });
 }

@@ -59,7 +59,7 @@ function encodePrompt(tokenizer: Tokenizer, text: string, { config }: ModelFolde
 }
 
 async function streamText(
-  { model }: ModelSession,
+  { model, reopen }: ModelSession,
   tokenizer: Tokenizer,
   eosTokenIds: readonly number[],
   request: GenerateRequest,
@@ -71,7 +71,10 @@ async function streamText(
     done += prefillTokens;
     if (done < request.promptIds.length) bar.update(done, request.promptIds.length);
   };
-  const engine = new Engine({ runner: model.runner, tokenizer, eosTokenIds, observer: { stepEnd } });
+  const engine = new Engine({
+    ...{ runner: model.runner, tokenizer, eosTokenIds, reopen },
+    observer: { stepEnd },
+  });
   const pieces = generateText(engine, request);
   try {
     for (let next = await pieces.next(); ; next = await pieces.next()) {
@@ -95,7 +98,8 @@ async function runGenerate(
   const tokenizer = await findTokenizer(folder);
   const promptIds = encodePrompt(tokenizer, text, folder, flags);
   const wanted = flags.maxTokens ?? DEFAULT_TOKENS;
-  const needs = { tokens: promptIds.length + wanted, tokenizerVocab: tokenizer.vocabSize, signal };
+  const tokens = promptIds.length + wanted;
+  const needs = { tokens, tokenizerVocab: tokenizer.vocabSize, tellsDevice: true, signal };
   const session = await openSession(folder, flags, needs);
   try {
     const sampling = chooseSampling(flags, folder.defaults);

@@ -1,11 +1,13 @@
 import { pino } from "pino";
 import { collectDefaultMetrics } from "prom-client";
+import { modelFit } from "../../engine/language-model.ts";
 import { resolveModel } from "../../formats/hub.ts";
 import { drainServer } from "../../server/drain.ts";
 import { createServerHandler } from "../../server/handler.ts";
 import { checkAddress, isLoopback, type ListeningServer, listen } from "../../server/listen.ts";
 import { type LocalModel, openLocalModel } from "../../server/local-model.ts";
-import { openFlaggedDevice, shippedModel } from "../model-session.ts";
+import { openFlaggedDevice } from "../device-choice.ts";
+import { shippedModel } from "../model-session.ts";
 import { formatBytes, note, paintError } from "../output.ts";
 import { startProgress } from "../progress.ts";
 import type { ServeFlags } from "./serve-flags.ts";
@@ -30,17 +32,22 @@ function askedToEnd(): Promise<NodeJS.Signals> {
 
 async function openModel(model: string | undefined, flags: ServeFlags): Promise<LocalModel> {
   const folder = model === undefined ? shippedModel : await resolveModel(model);
-  const device = await openFlaggedDevice(flags);
+  const { cache: cacheDtype, exact, maxContext, cacheTokens } = flags;
+  const sizes = { cacheDtype, exact, maxContext, cacheTokens };
+  const chosen = await openFlaggedDevice(flags, await modelFit(folder, sizes));
+  if (chosen.line !== null) note(paintError.dim(chosen.line));
+  let { device } = chosen;
+  const reopenDevice = async () => {
+    await device.close();
+    device = (await openFlaggedDevice({ ...flags, device: device.kind })).device;
+    return device;
+  };
   const bar = startProgress("Loading weights", "bytes");
   try {
     return await openLocalModel(folder, {
-      device,
+      ...{ ...sizes, device, reopenDevice },
       name: flags.servedModelName ?? model,
-      cacheDtype: flags.cache,
-      exact: flags.exact,
       onNote: note,
-      maxContext: flags.maxContext,
-      cacheTokens: flags.cacheTokens,
       maxRunning: flags.maxRunning,
       maxWaiting: flags.maxWaiting,
       draftTokens: flags.draftTokens,

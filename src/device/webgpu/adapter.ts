@@ -66,15 +66,16 @@ function noAdapter(): UserError {
   return new UserError(`WebGPU finds no adapter here; it needs ${wanted}.`);
 }
 
-/** Whether an adapter computes on the processor. */
-export function isSoftware({ info }: GPUAdapter): boolean {
+/** Whether an adapter computes on the processor: Mesa's, Google's or Windows' (WARP). */
+export function isSoftware({ info }: Pick<GPUAdapter, "info">): boolean {
+  const names = [info.vendor, info.architecture, info.device, info.description].join(" ");
   return (
-    info.isFallbackAdapter || /llvmpipe|swiftshader|lavapipe/i.test(`${info.device} ${info.description}`)
+    info.isFallbackAdapter || /llvmpipe|swiftshader|lavapipe|softpipe|\bwarp\b|basic render/i.test(names)
   );
 }
 
 /** What people call the adapter. */
-export function adapterName({ info }: GPUAdapter): string {
+export function adapterName({ info }: Pick<GPUAdapter, "info">): string {
   const name = info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(" ");
   return name === "" ? "unnamed adapter" : name;
 }

@@ -1,4 +1,4 @@
-import { errorMessage, UserError } from "../../base/errors.ts";
+import { DeviceLostError, errorMessage, UserError } from "../../base/errors.ts";
 
 /** GPUBufferUsage and GPUMapMode; Node has no globals of that name. */
 export const USAGE = {
@@ -10,9 +10,6 @@ export const USAGE = {
   queryResolve: 512,
 } as const;
 const MAP_READ = 1;
-
-/** The device went away: its driver was reset or updated, or the system took it. What it held is gone. */
-export class DeviceLostError extends UserError {}
 
 /**
  * The submissions of one GPUDevice: commands are gathered and go out as one, before anything that has to come after them
