@@ -22,7 +22,10 @@ function makeBar(label: string, unit: ProgressUnit): SingleBar {
   const form = `${label} {bar} {percentage}% {shown} of {all}, {eta_formatted} left`;
   const options = { format: form, stream: process.stderr, clearOnComplete: true, hideCursor: true };
   return new SingleBar(
-    { ...options, etaBuffer: 50, formatValue: (value) => format(value, unit) },
+    {
+      ...{ ...options, etaBuffer: 50 },
+      formatValue: (value, _, kind) => (kind === "percentage" ? String(value) : format(value, unit)),
+    },
     Presets.shades_classic,
   );
 }

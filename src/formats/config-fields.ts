@@ -7,6 +7,14 @@ function integer(min: number, max: number) {
   return z.int({ error }).check(z.minimum(min, { error }), z.maximum(max, { error }));
 }
 
+/** A width that the kernels read eight values of at a time. */
+function eights(max: number) {
+  const error = `a multiple of 8 from 8 to ${max}`;
+  return z
+    .int({ error })
+    .check(z.minimum(8, { error }), z.maximum(max, { error }), z.multipleOf(8, { error }));
+}
+
 function number(min: number, max: number) {
   const error = `a number from ${min} to ${max}`;
   return z.number({ error }).check(z.minimum(min, { error }), z.maximum(max, { error }));
@@ -50,9 +58,9 @@ export const ropeFields = z.looseObject(
 /** What config.json holds for the six types. A field that some type may leave out is optional here. */
 export const configFields = z.looseObject(
   {
-    vocab_size: integer(1, 2 ** 24),
-    hidden_size: integer(1, 2 ** 17),
-    intermediate_size: integer(1, 2 ** 20),
+    vocab_size: integer(1, 2 ** 20),
+    hidden_size: eights(2 ** 17),
+    intermediate_size: eights(2 ** 20),
     num_hidden_layers: integer(1, 1000),
     num_attention_heads: integer(1, 1024),
     num_key_value_heads: optional(integer(1, 1024)),
@@ -66,11 +74,11 @@ export const configFields = z.looseObject(
     pad_token_id: optional(tokenId),
     attention_bias: optional(flag),
     mlp_bias: optional(flag),
-    q_lora_rank: z.nullable(integer(1, 2 ** 16)),
+    q_lora_rank: z.nullable(eights(2 ** 16)),
     kv_lora_rank: oneOf([128, 256, 512]),
-    qk_nope_head_dim: integer(1, 1024),
+    qk_nope_head_dim: eights(1024),
     qk_rope_head_dim: oneOf([32, 64]),
-    v_head_dim: optional(integer(1, 1024)),
+    v_head_dim: optional(eights(1024)),
     rope_interleave: optional(flag),
     rope_theta: optional(number(1, 1e12)),
     rope_scaling: optional(ropeFields),
@@ -92,7 +100,7 @@ export const configFields = z.looseObject(
 export const expertFields = z.looseObject({
   n_routed_experts: integer(1, 4096),
   num_experts_per_tok: integer(1, 64),
-  moe_intermediate_size: integer(1, 2 ** 20),
+  moe_intermediate_size: eights(2 ** 20),
   n_shared_experts: optional(integer(0, 64)),
   n_group: optional(integer(1, 4096)),
   topk_group: optional(integer(1, 4096)),

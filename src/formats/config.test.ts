@@ -161,7 +161,7 @@ describe("parseModelConfig, refusals", () => {
     [
       "missing hidden_size",
       without(base, "hidden_size"),
-      "config.json: hidden_size is missing, expected an integer from 1 to 131072.",
+      "config.json: hidden_size is missing, expected a multiple of 8 from 8 to 131072.",
     ],
     [
       "1e12 layers",
@@ -169,7 +169,7 @@ describe("parseModelConfig, refusals", () => {
       "config.json: num_hidden_layers is 1000000000000, expected an integer from 1 to 1000.",
     ],
     ["negative vocabulary", { ...base, vocab_size: -1 }, /vocab_size is -1, expected an integer from 1/],
-    ["fractional width", { ...base, hidden_size: 12.5 }, /hidden_size is 12.5, expected an integer/],
+    ["fractional width", { ...base, hidden_size: 12.5 }, /hidden_size is 12.5, expected a multiple of 8/],
     ["no heads", { ...base, num_attention_heads: 0 }, /num_attention_heads is 0, expected an integer from 1/],
     ["text for a number", { ...base, vocab_size: "many" }, /vocab_size is "many", expected an integer/],
     [
@@ -178,12 +178,23 @@ describe("parseModelConfig, refusals", () => {
       "config.json: kv_lora_rank is 384, expected 128 or 256 or 512.",
     ],
     [
+      "a hidden size of 36",
+      { ...base, hidden_size: 36 },
+      /hidden_size is 36, expected a multiple of 8 from 8 to/,
+    ],
+    ["heads of 36", { ...base, qk_nope_head_dim: 36 }, /qk_nope_head_dim is 36, expected a multiple of 8/],
+    ["values of 36", { ...base, v_head_dim: 36 }, /v_head_dim is 36, expected a multiple of 8/],
+    ["queries of rank 36", { ...base, q_lora_rank: 36 }, /q_lora_rank is 36, expected a multiple of 8/],
+    ["an MLP of 36", { ...base, intermediate_size: 36 }, /intermediate_size is 36, expected a multiple of 8/],
+    ["experts of 36", { ...base, moe_intermediate_size: 36 }, /moe_intermediate_size is 36, expected a mult/],
+    ["a vocabulary of two million", { ...base, vocab_size: 2 ** 21 }, /vocab_size .* from 1 to 1048576/],
+    [
       "rotary width 48",
       { ...base, qk_rope_head_dim: 48 },
       "config.json: qk_rope_head_dim is 48, expected 32 or 64.",
     ],
     ["missing q_lora_rank", without(base, "q_lora_rank"), /q_lora_rank is missing/],
-    ["missing v_head_dim", without(base, "v_head_dim"), /v_head_dim is missing, expected an integer/],
+    ["missing v_head_dim", without(base, "v_head_dim"), /v_head_dim is missing, expected a multiple of 8/],
     [
       "257 of 256 experts",
       { ...base, num_experts_per_tok: 257 },

@@ -48,9 +48,10 @@ function refuseUnsupported(modelType: ModelType, fields: ConfigFields): void {
 function parseAttention(modelType: ModelType, fields: ConfigFields): AttentionConfig {
   const heads = fields.num_attention_heads;
   const vHeadDim = fields.v_head_dim ?? (modelType === "minicpm3" ? fields.hidden_size / heads : undefined);
-  if (vHeadDim === undefined) throw badField("v_head_dim", undefined, "an integer");
-  if (!Number.isInteger(vHeadDim)) {
-    throw badField("num_attention_heads", heads, `a divisor of hidden_size, which is ${fields.hidden_size}`);
+  if (vHeadDim === undefined) throw badField("v_head_dim", undefined, "a multiple of 8");
+  if (vHeadDim % 8 !== 0) {
+    const wanted = `heads whose width, hidden_size (${fields.hidden_size}) over their number, is a multiple of 8`;
+    throw badField("num_attention_heads", heads, wanted);
   }
   const halves =
     modelType === "minicpm3" || (modelType !== "deepseek_v2" && fields.rope_interleave === false);

@@ -1,6 +1,5 @@
-import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { changeConfig, ModelFolders, shapesOf, shipped, writeSparseWeights } from "./model-folders.ts";
+import { ModelFolders, shipped, writeWideWeights } from "./model-folders.ts";
 import { runCli } from "./run-cli.ts";
 
 const folders = new ModelFolders();
@@ -56,14 +55,7 @@ describe("generate", () => {
   });
 
   it("ends at Ctrl-C while weights load, with exit code 130 and one sentence", async () => {
-    const large = folders.spoiled((folder) => {
-      const rows = 2 ** 22;
-      changeConfig(folder, { vocab_size: rows });
-      writeSparseWeights(
-        join(folder, "model.safetensors"),
-        new Map([...shapesOf(folder), ["model.embed_tokens.weight", [rows, 256]]]),
-      );
-    });
+    const large = folders.spoiled((folder) => writeWideWeights(folder, 2 ** 18));
     const { code, stdout, stderr } = await runCli(["generate", large, "-p", "a", "--device", "cpu"], {
       interruptAfterMs: 2000,
     });

@@ -49,7 +49,7 @@ function writeWeights(path: string, header: object, data: Uint8Array): void {
 }
 
 /** Every tensor of the folder's weights with its shape. */
-export function shapesOf(folder: string): Map<string, number[]> {
+function shapesOf(folder: string): Map<string, number[]> {
   const file = readFileSync(join(folder, "model.safetensors"));
   const header = JSON.parse(file.toString("utf8", 8, 8 + Number(file.readBigUInt64LE(0))));
   const entries = Object.entries<{ shape: number[] }>(header).filter(([name]) => name !== "__metadata__");
@@ -57,7 +57,7 @@ export function shapesOf(folder: string): Map<string, number[]> {
 }
 
 /** A sparse file of zeros that holds one bf16 tensor for every name and shape. */
-export function writeSparseWeights(path: string, shapes: ReadonlyMap<string, readonly number[]>): void {
+function writeSparseWeights(path: string, shapes: ReadonlyMap<string, readonly number[]>): void {
   let end = 0;
   const header: Record<string, unknown> = {};
   for (const [name, shape] of shapes) {
@@ -67,4 +67,15 @@ export function writeSparseWeights(path: string, shapes: ReadonlyMap<string, rea
   }
   writeWeights(path, header, new Uint8Array());
   truncateSync(path, readFileSync(path).length + end);
+}
+
+/** Gives the folder's model MLPs of that width, all weights zeros of a sparse file: 1536 · `width` bytes a layer. */
+export function writeWideWeights(folder: string, width: number): void {
+  const shapes = shapesOf(folder);
+  for (const [name, [rows = 0, columns = 0]] of shapes) {
+    if (/mlp\.(gate|up)_proj/.test(name)) shapes.set(name, [width, columns]);
+    if (name.includes("mlp.down_proj")) shapes.set(name, [rows, width]);
+  }
+  changeConfig(folder, { intermediate_size: width });
+  writeSparseWeights(join(folder, "model.safetensors"), shapes);
 }

@@ -19,23 +19,23 @@ import { openDevice } from "../../dist/device/index.js";
 const root = new URL("../../", import.meta.url).pathname;
 const shipped = join(root, "models/shakespeare-mla");
 const kind = process.env.FLASHMLA_TEST_DEVICE ?? "cuda";
-/** Rows of an embedding of zeros that takes long enough to load: 6 GiB; 2 GiB on a CPU. */
-const ROWS = kind === "cuda" ? 3 * 2 ** 22 : 2 ** 22;
-const HIDDEN = 256;
-const bytes = ROWS * HIDDEN * 2;
+/** Width of MLPs of zeros that take long enough to load: 6 GiB in 4 layers; 1.5 GiB on a CPU. */
+const WIDTH = kind === "cuda" ? 2 ** 20 : 2 ** 18;
+const bytes = 4 * 3 * 256 * 2 * WIDTH;
 
-/** The shipped model with a larger vocabulary, its weights a sparse file of zeros. */
+/** The shipped model with wider MLPs, its weights a sparse file of zeros. */
 function makeLargeModel() {
   const folder = mkdtempSync(join(tmpdir(), "flashmla-large-"));
   cpSync(shipped, folder, { recursive: true });
   const config = JSON.parse(readFileSync(join(shipped, "config.json"), "utf8"));
-  writeFileSync(join(folder, "config.json"), JSON.stringify({ ...config, vocab_size: ROWS }));
+  writeFileSync(join(folder, "config.json"), JSON.stringify({ ...config, intermediate_size: WIDTH }));
   const file = readFileSync(join(shipped, "model.safetensors"));
   const header = JSON.parse(file.toString("utf8", 8, 8 + Number(file.readBigUInt64LE(0))));
   let end = 0;
   for (const [name, entry] of Object.entries(header)) {
     if (name === "__metadata__") continue;
-    if (name.includes("embed_tokens")) entry.shape = [ROWS, HIDDEN];
+    if (/mlp\.(gate|up)_proj/.test(name)) entry.shape[0] = WIDTH;
+    if (name.includes("mlp.down_proj")) entry.shape[1] = WIDTH;
     const size = entry.shape.reduce((product, length) => product * length, 2);
     header[name] = { dtype: "BF16", shape: entry.shape, data_offsets: [end, end + size] };
     end += size;
