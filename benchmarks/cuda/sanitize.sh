@@ -2,16 +2,21 @@
 # compute-sanitizer over both decode kernels of Hopper, on small shapes: memcheck and synccheck of the builds that are shipped, racecheck of builds
 # with -DSANITIZED, since it does not know that a lane's arrival at a barrier comes after what the other lanes of its warp did (there
 # every lane arrives), nor barriers in shared memory that several blocks arrive at (there few-rows blocks meet at cluster-wide barriers
-# and read each other's results). Needs nvcc and a Hopper GPU: sh benchmarks/cuda/sanitize.sh
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# and read each other's results). Needs nvcc and a Hopper GPU: sh benchmarks/cuda/sanitize.sh [FOLDER]; builds are kept in that folder, and
+# taken from there where they are.
+folder=${1:-$(mktemp -d)}
+[ $# -gt 0 ] || trap 'rm -rf "$folder"' EXIT
+mkdir -p "$folder"
 hopper="-std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a"
 kernels=src/kernels/mla-decode
+build() {
+  [ -e "$folder/$1" ] || nvcc $hopper -o "$folder/$@" &
+}
 for rows in few many; do
-  nvcc -cubin -DONE_BUILD $hopper -o "$folder/$rows.cubin" $kernels/mla-decode.$rows-rows.sm90.cu &
-  nvcc -cubin -DONE_BUILD -lineinfo -DSANITIZED $hopper -o "$folder/$rows.race.cubin" $kernels/mla-decode.$rows-rows.sm90.cu &
+  build $rows.cubin -cubin -DONE_BUILD $kernels/mla-decode.$rows-rows.sm90.cu
+  build $rows.race.cubin -cubin -DONE_BUILD -lineinfo -DSANITIZED $kernels/mla-decode.$rows-rows.sm90.cu
 done
-nvcc $hopper -o "$folder/harness" benchmarks/cuda/decode-harness.cu -lcuda -ldl &
+build harness benchmarks/cuda/decode-harness.cu -lcuda -ldl
 wait
 cat > "$folder/few.txt" <<'SHAPES'
 2 1 16 130 notime=1

@@ -277,6 +277,9 @@ __device__ __forceinline__ int clusterSize() {
 
 __device__ __forceinline__ void clusterArrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
 
+/** The same, without ordering what this thread has written before it. */
+__device__ __forceinline__ void clusterArriveRelaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+
 __device__ __forceinline__ void clusterWait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
 /** The address of `address` in the shared memory of the cluster's block `rank`. */

@@ -85,7 +85,7 @@ __device__ __forceinline__ Walk findWalk(const Arguments& a, const Place& place)
   walk.group = place.group;
   walk.total = total;
   walk.chunk = max(a.splitTiles > 0 ? 1 : a.leastTiles, ceilDivide(total, a.groups));
-  if (a.splitTiles == 0 && total > 0 && batch > 1) walk.chunk = alignChunk(walk.chunk, longest, place.size);
+  if (a.splitTiles == 0 && total > 0 && batch > 1) walk.chunk = alignChunk(walk.chunk, longest, max(2, walk.chunk / 8));
   walk.unit = min(total, place.group * walk.chunk);
   walk.end = min(total, walk.unit + walk.chunk);
   if (walk.unit == walk.end) return walk;
@@ -176,6 +176,14 @@ __device__ __forceinline__ bool nextStretch(const Arguments& a, Walk& walk, Stre
   return true;
 }
 
+/** `target` = `source`, both in shared memory, by a warp: a word a lane. */
+__device__ __forceinline__ void copyWords(Walk& target, const Walk& source) {
+  constexpr int WORDS = sizeof(Walk) / 4;
+  static_assert(WORDS <= 32, "a word a lane");
+  const int lane = threadIdx.x % 32;
+  if (lane < WORDS) reinterpret_cast<int*>(&target)[lane] = reinterpret_cast<const int*>(&source)[lane];
+}
+
 /** The place in scratch of a part: a group has at most two unfinished sequences, its first and its last, and splits of fixed size one each. */
 __device__ __forceinline__ int partOf(const Arguments& a, const Walk& walk, const Stretch& stretch, int rowBlock) {
   const int slot = a.splitTiles > 0 ? stretch.start + stretch.split : 2 * walk.group + (stretch.split == 0 ? 1 : 0);
@@ -211,14 +219,14 @@ struct Parts {
 constexpr int PATIENCE = 20000;
 
 /**
- * The merge of a sequence's parts, once all have arrived: each of its blocks has a slice of the columns. Nobody waits without a limit, so blocks
- * that are not on the GPU yet cannot hang the others: a block that gives up leaves its slice to one that comes later. Two counters:
- * parts that have arrived, with the slices left to others in the upper half, and blocks that know their slices; both are back at 0
- * afterwards. Threads 0 to 255 call it.
+ * The merge of a sequence's parts, once all have arrived: each of its blocks has a slice of it. Nobody waits without a limit, so blocks
+ * that are not on the GPU yet cannot hang the others: a block that gives up leaves its slice to one that comes later, which then does all
+ * slices of its bit, whoever else does some of them too: all write the same. Two counters: parts that have arrived, with the bits left to
+ * others in the upper half, and blocks that know their slices; both are back at 0 afterwards. Threads 0 to 255 call it.
  */
 struct Sharing {
-  /** In shared memory: the slices that are this block's, one bit each. */
-  int& mine;
+  /** Bits that stand for slices, each for one or several; and one for the block's own slice alone. */
+  static constexpr int BITS = 16, OWN = 16;
 
   static __device__ __forceinline__ unsigned* countersOf(const Arguments& a, int rowBlock, int sequence) {
     return a.counters + (sequence * a.rowBlocks + rowBlock) * 2;
@@ -229,20 +237,21 @@ struct Sharing {
     atomicAdd(countersOf(a, rowBlock, sequence), 1);
   }
 
-  /** At most 16 slices. */
-  __device__ __forceinline__ Sharing(const Arguments& a, int rowBlock, const Stretch& stretch, int slices, int& mine) : mine(mine) {
+  /** `own`: this block's slice, or −1; what it is to do goes to `mine` in shared memory. */
+  __device__ __forceinline__ Sharing(const Arguments& a, int rowBlock, const Stretch& stretch, int own, int slices, int& mine) {
     if (threadIdx.x != 0) return;
     unsigned* const counters = countersOf(a, rowBlock, stretch.sequence);
-    const unsigned all = stretch.splits, own = stretch.split < slices ? 1u << stretch.split : 0;
+    const unsigned all = stretch.splits;
     unsigned seen = loadAcquire(counters);
     for (const long long start = clock64(); (seen & 0xffff) != all && clock64() - start < PATIENCE;) seen = loadAcquire(counters);
-    unsigned slicesLeft = seen >> 16, taken = own;
+    unsigned left = seen >> 16, taken = own >= 0 ? 1u << OWN : 0;
     if ((seen & 0xffff) != all) {
       // Whoever comes last sees this, or the parts have all arrived meanwhile.
-      slicesLeft = (atomicOr(counters, own << 16) & 0xffff) == all ? own : 0;
+      const unsigned bit = own < 0 ? 0 : 1u << own * min(slices, BITS) / slices;
+      left = (atomicOr(counters, bit << 16) & 0xffff) == all ? bit : 0;
       taken = 0;
     }
-    if (slicesLeft != 0) taken |= atomicAnd(counters, ~(slicesLeft << 16)) >> 16 & slicesLeft;
+    if (left != 0) taken |= atomicAnd(counters, ~(left << 16)) >> 16 & left;
     fenceDevice();
     mine = static_cast<int>(taken);
     if (atomicAdd(counters + 1, 1) == all - 1) {
@@ -251,11 +260,17 @@ struct Sharing {
     }
   }
 
-  /** This block's slices, as bits. */
-  __device__ __forceinline__ unsigned slices() const {
-    meet(ALL_CONSUMERS, CONSUMERS);
-    return mine;
-  }
+  /** Until the block knows. */
+  __device__ __forceinline__ void await() const { meet(ALL_CONSUMERS, CONSUMERS); }
 };
+
+/** The next item of a warp, whose walk and item lie in shared memory; false when there is none. */
+__device__ __forceinline__ bool takeStretch(const Arguments& a, Walk& walk, Stretch& stretch) {
+  __syncwarp();
+  const bool found = threadIdx.x % 32 == 0 && nextStretch(a, walk, stretch);
+  const bool any = uniform(found) != 0;
+  __syncwarp();
+  return any;
+}
 
 }  // namespace flashmla

@@ -52,7 +52,15 @@ describe("mlaDecode on CUDA chooses", () => {
     ["b=16 h=16", { batch: 16 }, "mlaDecodeFewRows_bf16_512_16", 4, 120],
     ["b=64 h=16", { batch: 64 }, "mlaDecodeFewRows_bf16_512_16", 2, 132],
     ["b=128 h=16", { batch: 128 }, "mlaDecodeFewRows_bf16_512_16", 1, 132],
-    ["b=1 s_q=4 h=8", { sQ: 4, heads: 8 }, "mlaDecodeFewRows_bf16_512_32", 8, 64],
+    ["b=1 s_q=4 h=8: two blocks of 16 rows", { sQ: 4, heads: 8 }, "mlaDecodeFewRows_bf16_512_16", 8, 112],
+    ["b=128 h=32: one of 32", { batch: 128, heads: 32 }, "mlaDecodeFewRows_bf16_512_32", 1, 132],
+    [
+      "b=32 h=16 and little context: one cluster a sequence",
+      { batch: 32, maxLen: 512, maxPages: 8 },
+      "mlaDecodeFewRows_bf16_512_16",
+      2,
+      64,
+    ],
     [
       "b=1 h=64: blocks of 16 rows",
       { heads: 64, maxLen: 1024, maxPages: 16 },

@@ -351,10 +351,13 @@ template <typename T, int D_C, int N, bool FLAT = false> struct FewRows {
     for (int i = 0; i < TOKENS; i += 2) {
       const float low = exp2Fast(s[i] - base), high = exp2Fast(s[i + 1] - base);
       sum += low + high;
-      pairs[i / 2] = pack<T>(low, high);
       if constexpr (TERMS == 2) {
-        const float2 kept = unpack<T>(pairs[i / 2]);
-        remainders[i / 2] = pack<T>(low - kept.x, high - kept.y);
+        // The first term is cut off, not rounded: its remainder is exact all the same.
+        const uint32_t x = __float_as_uint(low), y = __float_as_uint(high);
+        pairs[i / 2] = __byte_perm(x, y, 0x7632);
+        remainders[i / 2] = pack<T>(low - __uint_as_float(x & 0xffff0000u), high - __uint_as_float(y & 0xffff0000u));
+      } else {
+        pairs[i / 2] = pack<T>(low, high);
       }
     }
     const uint32_t target = swizzled(sharedAddress(shared.probabilities), row, token / 8) + token % 8 * 2;

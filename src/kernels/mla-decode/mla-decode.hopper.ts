@@ -63,25 +63,41 @@ function candidateOf(decode: CudaDecode, limits: DeviceLimits, rowsABlock: numbe
     return counted ?? Math.floor(limits.computeUnits / size);
   };
   const leastTiles = options.leastTiles ?? (many ? LEAST_TILES : 1);
-  const call = { batch: args.batch, rowsABlock, rowBlocks, mostTiles: mostTilesOf(decode), leastTiles };
+  const width = args.latentWidth + args.ropeWidth;
+  const call = {
+    batch: args.batch,
+    rowsABlock,
+    rowBlocks,
+    mostTiles: mostTilesOf(decode),
+    leastTiles,
+    width,
+  };
   if (!many) {
     return { rowsABlock, rowBlocks, leastTiles, ...chooseClusters(call, clustersOf(decode), residentOf) };
   }
   const cluster = pairOf(rowBlocks, options.cluster);
   const groups = Math.max(1, Math.floor(residentOf(cluster) / (rowBlocks / cluster)));
-  return { rowsABlock, rowBlocks, leastTiles, cluster, groups, cost: manyRowsCost(call, groups) };
+  return {
+    rowsABlock,
+    rowBlocks,
+    leastTiles,
+    cluster,
+    groups,
+    cost: manyRowsCost(call, groups, cluster === 2),
+  };
 }
 
 /**
- * Query rows a block that come into question: up to 32 fit one block of few rows; more go into several of them where batch and
- * context are small. Fixed splits have one kernel, so that results do not depend on the batch.
+ * Query rows a block that come into question: few rows in one block, or in several where batch and context are small; up to 32 are
+ * also tried as two blocks of 16. Fixed splits have one kernel, so that results do not depend on the batch.
  */
 function blocksOfRows({ args, options }: CudaDecode): readonly number[] {
   const rows = args.sQ * args.heads;
   const few = fewRows[args.latentWidth] ?? [];
   const fitting = few.find((most) => rows <= most);
-  if (fitting !== undefined) return [fitting];
-  return options.splitTokens === undefined ? [MANY_ROWS, ...few.filter((most) => most >= 16)] : [MANY_ROWS];
+  if (options.splitTokens !== undefined) return [fitting ?? MANY_ROWS];
+  if (fitting === undefined) return [MANY_ROWS, ...few.filter((most) => most >= 16)];
+  return fitting === 32 ? [32, 16] : [fitting];
 }
 
 function mostTilesOf({ args, tableWidth }: CudaDecode): number {

@@ -12,7 +12,7 @@
 // are in shared memory; the warps that free a half of a tile also fetch what takes its place. The same ring brings an item's queries,
 // so that the next item's first tiles are scored while this one's results are written. Where a sequence has an even
 // number of row blocks, two of them form a cluster: each block fetches every other box and the copy engine writes it to both.
-#include "many-rows.cuh"
+#include "many-rows-merge.cuh"
 
 namespace flashmla {
 
@@ -110,8 +110,9 @@ template <typename T, int D_C> struct ManyRows {
 
   /** Asks for the pages of what is to be fetched next; called by a whole warp, one lane a piece. */
   static __device__ __forceinline__ void askPages(const Arguments& a, Ahead& ahead) {
-    if (ahead.tile < 0 || threadIdx.x % 32 >= 4) return;
-    const int pageShift = 31 - __clz(a.pageSize), token = ahead.tile * TILE + (threadIdx.x % 4 << min(6, pageShift));
+    const int tile = ahead.tile;
+    if (tile < 0 || threadIdx.x % 32 >= 4) return;
+    const int pageShift = 31 - __clz(a.pageSize), token = tile * TILE + (threadIdx.x % 4 << min(6, pageShift));
     if (token >= ahead.item.length) return;
     const int* page = a.table + static_cast<size_t>(ahead.item.sequence) * a.tableWidth + (token >> pageShift);
     copyAsync4(sharedAddress(&ahead.pages[threadIdx.x % 4]), page);
@@ -140,8 +141,8 @@ template <typename T, int D_C> struct ManyRows {
 
   /** Starts at the first item. */
   static __device__ __forceinline__ void openAhead(const Arguments& a, const Walk& walk, Ahead& ahead, bool queries) {
+    copyWords(ahead.walk, walk);
     if (threadIdx.x % 32 == 0) {
-      ahead.walk = walk;
       ahead.tile = ahead.items = 0;
       ahead.item.endTile = 0;
     }
@@ -487,15 +488,6 @@ template <typename T, int D_C> struct ManyRows {
     pin(out);
   }
 
-  /** The next item of this warp; false when there is none. */
-  static __device__ __forceinline__ bool takeStretch(const Arguments& a, Walk& walk, Stretch& stretch) {
-    __syncwarp();
-    const bool found = threadIdx.x % 32 == 0 && nextStretch(a, walk, stretch);
-    const bool any = uniform(found) != 0;
-    __syncwarp();
-    return any;
-  }
-
   static __device__ void multiply(const Arguments& a, const CUtensorMap* map, const CUtensorMap* queryMap, Shared& shared) {
     const int warp = uniform(threadIdx.x / 32), group = warp / 4;
     Walk& walk = shared.walks[warp];
@@ -505,7 +497,8 @@ template <typename T, int D_C> struct ManyRows {
     if (fetchesHalf || warp == ROTARY_FETCHER) {
       const bool works = walk.unit < walk.end;
       openAhead(a, walk, ahead, fetchesHalf);
-      if (works) prefetchTiles(a, map, shared.peer, ahead, fetchesHalf ? group * HALF_BOXES : LATENT_BOXES, fetchesHalf ? HALF_BOXES : 1);
+      // Blocks of a pair end and begin together: the launch before has ended by then.
+      if (works && shared.peer < 0) prefetchTiles(a, map, shared.peer, ahead, fetchesHalf ? group * HALF_BOXES : LATENT_BOXES, fetchesHalf ? HALF_BOXES : 1);
       if (works || walk.total == 0) waitForEarlier();
     }
     // Position of the ring, tiles so far: where they are negative, the ring has yet to be filled.
@@ -558,42 +551,6 @@ template <typename T, int D_C> struct ManyRows {
     stats[1] = shared.stats[warp * 16 + lane / 4 + 8];
     __syncwarp();
     if (arrivesForWarp()) barrierArrive(sharedAddress(&shared.statsFree));
-  }
-
-  /** The merges of all sequences that this block has parts of; after all of its items, so that nothing waits for others before. */
-  static __device__ __forceinline__ void mergeAll(const Arguments& a, Shared& shared) {
-    const int warp = uniform(threadIdx.x / 32);
-    Walk& walk = shared.walks[warp];
-    Stretch& item = shared.items[warp];
-    // All parts are announced before the first merge, so that no merge waits for another block's.
-    if (shared.start.shares == 0) return;
-    meet(ALL_CONSUMERS, CONSUMERS);
-    if (threadIdx.x == 0) {
-      fenceDevice();
-      for (walk = shared.start; nextStretch(a, walk, item);) {
-        if (item.splits > 1) Sharing::arrive(a, shared.rowBlock, item.sequence);
-      }
-    }
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) walk = shared.start;
-    while (takeStretch(a, walk, item)) {
-      if (item.splits == 1) continue;
-      constexpr int STEPS = STRIPS / 2;
-      const int slices = min(item.splits, STEPS);
-      const Parts parts(a, walk, item, shared.rowBlock);
-      const Sharing sharing(a, shared.rowBlock, item, slices, shared.slices);
-      for (unsigned mine = sharing.slices(); mine != 0; mine &= mine - 1) {
-        const int slice = __ffs(mine) - 1, end = (slice + 1) * STEPS / slices;
-        // Where there are more parts than slices of two steps, a slice is one step, or nearly.
-        for (int step = slice * STEPS / slices; step < end; step += slices > 8 ? 1 : 2) {
-          if (item.splits <= 4) mergeStrips<4, 2>(a, item, shared.rowBlock, parts, step, end);
-          else if (slices <= 8) mergeStrips<MERGED_AT_ONCE, 2>(a, item, shared.rowBlock, parts, step, end);
-          else mergeStrips<MERGED_AT_ONCE, 1>(a, item, shared.rowBlock, parts, step, end);
-        }
-      }
-      // The next merge's slices may be told once all have seen this one's.
-      meet(ALL_CONSUMERS, CONSUMERS);
-    }
   }
 
   /** The result of a sequence that no other block has a part of. */
@@ -702,83 +659,6 @@ template <typename T, int D_C> struct ManyRows {
     }
   }
 
-  /**
-   * Merges TOGETHER steps from `step` on, as far as they lie before `end`: in each one row's four strips of 8 columns, in each half of the width by a
-   * half of the threads; all splits, in their order.
-   */
-  template <int AT_ONCE, int TOGETHER>
-  static __device__ __forceinline__ void mergeStrips(const Arguments& a, const Item& item, int rowBlock, const Parts& parts, int step, int end) {
-    const int thread = threadIdx.x, lane = thread % 32, group = thread / 128;
-    float total[TOGETHER][8] = {}, top[TOGETHER], sum[TOGETHER];
-    int row[TOGETHER], at[TOGETHER];
-#pragma unroll
-    for (int j = 0; j < TOGETHER; j++) {
-      at[j] = min(step + j, end - 1);
-      row[j] = thread / 32 % 4 * 16 + lane / 4 + at[j] % 2 * 8;
-      top[j] = NEGATIVE_INFINITY;
-      sum[j] = 0.f;
-    }
-    for (int first = 0; first < item.splits; first += AT_ONCE) {
-      // All loads of a round are under way before the first is used: one latency, not one for each split.
-      float4 stat[TOGETHER][AT_ONCE];
-      uint4 value[TOGETHER][AT_ONCE];
-#pragma unroll
-      for (int k = 0; k < AT_ONCE; k++) {
-        const int part = parts.partOf(min(first + k, item.splits - 1));
-#pragma unroll
-        for (int j = 0; j < TOGETHER; j++) {
-          stat[j][k] = __ldcg(partStats<ROWS>(a, part) + row[j]);
-          value[j][k] = __ldcg(partValues<ROWS * D_C>(a, part) + (group * STRIPS / 2 + at[j]) * 128 + thread % 128);
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < TOGETHER; j++) addParts<AT_ONCE>(item.splits - first, group, stat[j], value[j], total[j], top[j], sum[j]);
-    }
-#pragma unroll
-    for (int j = 0; j < TOGETHER; j++) {
-      const int ownRow = rowBlock * ROWS + row[j];
-      if (ownRow >= a.rows || step + j >= end) continue;
-      const size_t target = static_cast<size_t>(item.sequence) * a.rows + ownRow;
-      const float factor = sum[j] > 0.f ? __fdividef(1.f, sum[j]) : 0.f;
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        writePair<T>(a, target * D_C + group * HALF + (at[j] / 2 * 4 + i) * 8 + lane % 4 * 2, total[j][2 * i] * factor, total[j][2 * i + 1] * factor);
-      }
-      if (at[j] < 2 && group == 0 && lane % 4 == 0) {
-        a.lse[target] = sum[j] > 0.f ? (top[j] + log2f(sum[j])) * LN_2 : -NEGATIVE_INFINITY;
-      }
-    }
-  }
-
-  /** Adds the first `count` of some parts' strips, which have a row in common. */
-  template <int AT_ONCE>
-  static __device__ __forceinline__ void addParts(int count, int group, float4 (&stat)[AT_ONCE], const uint4 (&value)[AT_ONCE],
-                                                  float (&total)[8], float& top, float& sum) {
-    float next = top;
-#pragma unroll
-    for (int k = 0; k < AT_ONCE; k++) {
-      if (k >= count) stat[k] = make_float4(NEGATIVE_INFINITY, 0.f, 0.f, 0.f);
-      next = fmaxf(next, stat[k].x);
-    }
-    const float before = exp2Fast(top - baseOf(next));
-    sum *= before;
-    top = next;
-#pragma unroll
-    for (int i = 0; i < 8; i++) total[i] *= before;
-#pragma unroll
-    for (int k = 0; k < AT_ONCE; k++) {
-      const float weight = exp2Fast(stat[k].x - baseOf(next)), scale = weight * (group == 0 ? stat[k].z : stat[k].w);
-      sum += weight * stat[k].y;
-      const uint32_t pairs[4] = {value[k].x, value[k].y, value[k].z, value[k].w};
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&pairs[i]));
-        total[2 * i] += scale * pair.x;
-        total[2 * i + 1] += scale * pair.y;
-      }
-    }
-  }
-
   // -------------------------------------------------------------------------------------------------------------------
 
   static __device__ __forceinline__ void initBarriers(Shared& shared, bool pair) {
@@ -814,8 +694,9 @@ template <typename T, int D_C> struct ManyRows {
       initBarriers(shared, pair.is);
     }
     __syncwarp();
-    // Before the lengths, so that nobody waits for the other block afterwards.
-    if (pair.is) clusterArrive();
+    // Before the lengths, so that nobody waits for the other block afterwards; only the barriers have to be seen there.
+    if (pair.is && warp == 1) clusterArrive();
+    else if (pair.is) clusterArriveRelaxed();
     if (warp == 0) {
       const unsigned since = now();
       const Place place = placeOfPair(a, pair);
@@ -837,10 +718,12 @@ template <typename T, int D_C> struct ManyRows {
     if (warp >= SCORER) {
       takeRegisters<184>();
       score(a, shared, peer);
+      if (shared.peer >= 0) clusterArrive();
     } else {
       giveRegisters<160>();
       multiply(a, map, queryMap, shared);
-      mergeAll(a, shared);
+      if (shared.peer >= 0) clusterArrive();
+      Merge<T, D_C, ROWS>::all(a, shared);
     }
 #ifdef STAMPS
     __syncthreads();
@@ -848,11 +731,8 @@ template <typename T, int D_C> struct ManyRows {
     __syncthreads();
     if (threadIdx.x < 16 && blockIdx.x < 256) manyRowsStamps[blockIdx.x * 16 + threadIdx.x] = shared.clocks[threadIdx.x];
 #endif
-    // The other block of the pair still writes to this one's memory and barriers.
-    if (shared.peer >= 0) {
-      clusterArrive();
-      clusterWait();
-    }
+    // The other block of the pair may still write to this one's barriers.
+    if (shared.peer >= 0) clusterWait();
   }
 };
 

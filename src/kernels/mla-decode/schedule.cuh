@@ -107,11 +107,11 @@ __device__ __forceinline__ void buildSchedule(const Arguments& a, Schedule& sche
 
 /**
  * Units of a cluster's equal share, moved up to where the longest sequence is cut evenly (or several fit whole) when that costs
- * little: a cluster that works on pieces of two sequences pays for two merges.
+ * no more than `most` units: a cluster that works on pieces of two sequences pays for two merges.
  */
-__device__ __forceinline__ int alignChunk(int chunk, int longest, int size) {
+__device__ __forceinline__ int alignChunk(int chunk, int longest, int most) {
   const int aligned = chunk >= longest ? ceilDivide(chunk, longest) * longest : ceilDivide(longest, divide(longest, chunk));
-  return aligned - chunk <= max(2 * size, chunk / 8) ? aligned : chunk;
+  return aligned - chunk <= most ? aligned : chunk;
 }
 
 __device__ __forceinline__ Cursor openCursor(const Arguments& a, const Schedule& schedule, const Place& place) {
@@ -120,7 +120,7 @@ __device__ __forceinline__ Cursor openCursor(const Arguments& a, const Schedule&
   Cursor cursor;
   cursor.group = place.group;
   cursor.chunk = max(least, ceilDivide(total, a.groups));
-  if (a.splitTiles == 0 && total > 0 && a.batch > 1) cursor.chunk = alignChunk(cursor.chunk, schedule.longest, place.size);
+  if (a.splitTiles == 0 && total > 0 && a.batch > 1) cursor.chunk = alignChunk(cursor.chunk, schedule.longest, max(2 * place.size, cursor.chunk / 8));
   cursor.unit = min(total, place.group * cursor.chunk);
   cursor.end = min(total, cursor.unit + cursor.chunk);
   int low = 0, high = a.batch;
