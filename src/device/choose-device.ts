@@ -29,7 +29,8 @@ async function reasonAgainst(device: Device, whyNot: DeviceChoiceOptions["whyNot
 
 /**
  * The first of `candidates` that opens and will do; what opened and will not is closed again. Where none will do, rejects with what is said
- * against those that opened, else with the one candidate's failure or, of several, a UserError that has all of them.
+ * against those that opened, else with the one candidate's failure or, of several, a UserError that has all of them; a wrong argument of the
+ * last, which takes what no other did, stays the TypeError or RangeError that it is.
  */
 export async function chooseDevice(
   candidates: readonly DeviceCandidate[],
@@ -42,7 +43,9 @@ export async function chooseDevice(
     try {
       device = await open();
     } catch (error) {
-      if (candidates.length === 1) throw error;
+      const isWrongArgument = error instanceof TypeError || error instanceof RangeError;
+      const isLast = kind === candidates.at(-1)?.kind && unsuited.length === 0;
+      if (candidates.length === 1 || (isLast && isWrongArgument)) throw error;
       unopened.push(`${kind}: ${errorMessage(error)}`);
       onPassedOver?.(kind, errorMessage(error));
       continue;
