@@ -31,14 +31,14 @@ template <typename T, int D_C, int ROWS> struct Merge {
 
     /** Adds some parts. */
     template <int AT_ONCE>
-    __device__ __forceinline__ void add(int group, const float4 (&stat)[AT_ONCE], const uint4 (&value)[AT_ONCE]) {
+    __device__ __forceinline__ void add(const float3 (&stat)[AT_ONCE], const uint4 (&value)[AT_ONCE]) {
       float next = top;
 #pragma unroll
       for (int k = 0; k < AT_ONCE; k++) next = fmaxf(next, stat[k].x);
       raise(next);
 #pragma unroll
       for (int k = 0; k < AT_ONCE; k++) {
-        const float weight = exp2Fast(stat[k].x - baseOf(next)), scale = weight * (group == 0 ? stat[k].z : stat[k].w);
+        const float weight = exp2Fast(stat[k].x - baseOf(next)), scale = weight * stat[k].z;
         sum += weight * stat[k].y;
         const uint32_t pairs[4] = {value[k].x, value[k].y, value[k].z, value[k].w};
 #pragma unroll
@@ -69,17 +69,19 @@ template <typename T, int D_C, int ROWS> struct Merge {
     __device__ __forceinline__ int offset() const { return (group * STEPS + step) * 128 + at; }
   };
 
-  /** The maximum, sum and scales of a row in AT_ONCE parts from `first` on, `stride` apart; those past the last count nothing. */
+  /** The maximum, sum and scale of a unit's half row in AT_ONCE parts from `first` on, `stride` apart; those past the last count nothing. */
   template <int AT_ONCE>
-  static __device__ __forceinline__ void loadStats(const Arguments& a, const Parts& parts, int splits, int first, int stride, int row,
-                                                   float4 (&stat)[AT_ONCE]) {
+  static __device__ __forceinline__ void loadStats(const Arguments& a, const Parts& parts, int splits, int first, int stride,
+                                                   const Unit& unit, float3 (&stat)[AT_ONCE]) {
 #pragma unroll
     for (int k = 0; k < AT_ONCE; k++) {
-      stat[k] = __ldcg(partStats<ROWS>(a, parts.partOf(min(first + k * stride, splits - 1))) + row);
+      const float4* all = partStats<ROWS>(a, parts.partOf(min(first + k * stride, splits - 1))) + unit.row();
+      const float2 both = __ldcg(reinterpret_cast<const float2*>(all));
+      stat[k] = make_float3(both.x, both.y, __ldcg(reinterpret_cast<const float*>(all) + 2 + unit.group));
     }
 #pragma unroll
     for (int k = 0; k < AT_ONCE; k++) {
-      if (first + k * stride >= splits) stat[k] = make_float4(NEGATIVE_INFINITY, 0.f, 0.f, 0.f);
+      if (first + k * stride >= splits) stat[k] = make_float3(NEGATIVE_INFINITY, 0.f, 0.f);
     }
   }
 
@@ -110,26 +112,26 @@ template <typename T, int D_C, int ROWS> struct Merge {
     }
   }
 
-  /** Merges step `first` and the one after it, a unit of each a thread, PARTS parts at a time. */
-  static __device__ __forceinline__ void mergePair(const Arguments& a, const Item& item, int rowBlock, const Parts& parts, int first) {
-    constexpr int PARTS = 4;
-    const Unit units[2] = {{static_cast<int>(threadIdx.x / 128), first, static_cast<int>(threadIdx.x % 128)},
-                           {static_cast<int>(threadIdx.x / 128), first + 1, static_cast<int>(threadIdx.x % 128)}};
-    Row rows[2];
+  /** Merges PAIRS pairs of steps from step `first` on, a unit of each a thread, four parts at a time. */
+  template <int PAIRS>
+  static __device__ __forceinline__ void mergePairs(const Arguments& a, const Item& item, int rowBlock, const Parts& parts, int first) {
+    constexpr int PARTS = 4, UNITS = 2 * PAIRS;
+    const int group = threadIdx.x / 128, at = threadIdx.x % 128;
+    Row rows[UNITS];
     for (int split = 0; split < item.splits; split += PARTS) {
       // All loads of a round are under way before the first is used: one latency, not one for each split.
-      uint4 value[2][PARTS];
-      float4 stat[2][PARTS];
+      uint4 value[UNITS][PARTS];
+      float3 stat[2][PARTS];
 #pragma unroll
-      for (int j = 0; j < 2; j++) {
-        loadValues(a, parts, item.splits, split, 1, units[j], value[j]);
-        loadStats(a, parts, item.splits, split, 1, units[j].row(), stat[j]);
-      }
+      for (int j = 0; j < UNITS; j++) loadValues(a, parts, item.splits, split, 1, Unit{group, first + j, at}, value[j]);
+      // Every other step has the same rows.
 #pragma unroll
-      for (int j = 0; j < 2; j++) rows[j].add(units[j].group, stat[j], value[j]);
+      for (int j = 0; j < 2; j++) loadStats(a, parts, item.splits, split, 1, Unit{group, first + j, at}, stat[j]);
+#pragma unroll
+      for (int j = 0; j < UNITS; j++) rows[j].add(stat[j % 2], value[j]);
     }
 #pragma unroll
-    for (int j = 0; j < 2; j++) write(a, item, rowBlock, units[j], rows[j], 0, 1);
+    for (int j = 0; j < UNITS; j++) write(a, item, rowBlock, Unit{group, first + j, at}, rows[j], 0, 1);
   }
 
   /** Merges the `slice`th of STEPS · LANES slices: LANES neighbouring lanes have a unit together, each every LANESth part. */
@@ -139,11 +141,11 @@ template <typename T, int D_C, int ROWS> struct Merge {
     const Unit unit = {place / 128 % 2, place / 256, place % 128};
     Row row;
     for (int split = 0; split < item.splits; split += MERGED_AT_ONCE * LANES) {
-      float4 stat[MERGED_AT_ONCE];
+      float3 stat[MERGED_AT_ONCE];
       uint4 value[MERGED_AT_ONCE];
       loadValues(a, parts, item.splits, split + own, LANES, unit, value);
-      loadStats(a, parts, item.splits, split + own, LANES, unit.row(), stat);
-      row.add(unit.group, stat, value);
+      loadStats(a, parts, item.splits, split + own, LANES, unit, stat);
+      row.add(stat, value);
     }
 #pragma unroll
     for (int distance = 1; distance < LANES; distance *= 2) row.addLane(distance);
@@ -162,9 +164,10 @@ template <typename T, int D_C, int ROWS> struct Merge {
     if (slices == 4 * STEPS) return mergeUnits<4>(a, item, rowBlock, parts, slice);
     if (slices == 2 * STEPS) return mergeUnits<2>(a, item, rowBlock, parts, slice);
     if (slices == STEPS) return mergeUnits<1>(a, item, rowBlock, parts, slice);
-    for (int pair = slice * (STEPS / 2) / slices; pair < (slice + 1) * (STEPS / 2) / slices; pair++) {
-      mergePair(a, item, rowBlock, parts, pair * 2);
-    }
+    const int end = (slice + 1) * (STEPS / 2) / slices;
+    int pair = slice * (STEPS / 2) / slices;
+    for (; pair + 1 < end; pair += 2) mergePairs<2>(a, item, rowBlock, parts, pair * 2);
+    if (pair < end) mergePairs<1>(a, item, rowBlock, parts, pair * 2);
   }
 
   /** The merges of all sequences that this block has parts of; after all of its items, so that nothing waits for others before. */

@@ -30,10 +30,6 @@ constexpr int SCORERS = 4;
 constexpr int ROTARY_FETCHER = 5;
 /** Rows move to a new maximum only where the 16 probabilities that a thread has of one add up to more than this. */
 constexpr float MOST = 256.f;
-/** Tiles a block that are called into the second-level cache before the launches before this one have ended. */
-#ifndef PREFETCHED
-#define PREFETCHED 1
-#endif
 /** Latent boxes of the next tile whose scores may be outstanding when a tile's probabilities are announced. */
 constexpr int LATE = 1;
 
@@ -58,7 +54,8 @@ template <typename T, int D_C> struct ManyRows {
     Walk walk;
     Stretch item;
     int tile, items;
-    int pages[4];
+    /** Of the tile, and which tile of the first item they were asked for early. */
+    int pages[4], early;
   };
 
   struct Shared {
@@ -109,8 +106,7 @@ template <typename T, int D_C> struct ManyRows {
   // Fetching ----------------------------------------------------------------------------------------------------------
 
   /** Asks for the pages of what is to be fetched next; called by a whole warp, one lane a piece. */
-  static __device__ __forceinline__ void askPages(const Arguments& a, Ahead& ahead) {
-    const int tile = ahead.tile;
+  static __device__ __forceinline__ void askPages(const Arguments& a, Ahead& ahead, int tile) {
     if (tile < 0 || threadIdx.x % 32 >= 4) return;
     const int pageShift = 31 - __clz(a.pageSize), token = tile * TILE + (threadIdx.x % 4 << min(6, pageShift));
     if (token >= ahead.item.length) return;
@@ -119,11 +115,11 @@ template <typename T, int D_C> struct ManyRows {
     commitCopies();
   }
 
-  /** The row of the cache at which this lane's piece (one of at most four) of the tile lies. */
-  static __device__ __forceinline__ int rowOf(const Arguments& a, const Ahead& ahead) {
+  /** The row of the cache at which this lane's piece (one of at most four) of the tile lies whose pages were asked for. */
+  static __device__ __forceinline__ int rowOf(const Arguments& a, const Ahead& ahead, int tile) {
     waitCopies<0>();
     __syncwarp();
-    const int pageShift = 31 - __clz(a.pageSize), token = ahead.tile * TILE + (threadIdx.x % 4 << min(6, pageShift));
+    const int pageShift = 31 - __clz(a.pageSize), token = tile * TILE + (threadIdx.x % 4 << min(6, pageShift));
     return (ahead.pages[threadIdx.x % 4] << pageShift) + (token & (a.pageSize - 1));
   }
 
@@ -136,7 +132,10 @@ template <typename T, int D_C> struct ManyRows {
       ahead.tile = tile;
     }
     __syncwarp();
-    askPages(a, ahead);
+    const bool isThere = ahead.tile == ahead.early;
+    __syncwarp();
+    if (!isThere) askPages(a, ahead, ahead.tile);
+    else if (threadIdx.x % 32 == 0) ahead.early = -1;
   }
 
   /** Starts at the first item. */
@@ -144,6 +143,7 @@ template <typename T, int D_C> struct ManyRows {
     copyWords(ahead.walk, walk);
     if (threadIdx.x % 32 == 0) {
       ahead.tile = ahead.items = 0;
+      ahead.early = -1;
       ahead.item.endTile = 0;
     }
     moveOn(a, ahead, queries);
@@ -190,7 +190,7 @@ template <typename T, int D_C> struct ManyRows {
         }
       }
     } else {
-      const int row = rowOf(a, ahead);
+      const int row = rowOf(a, ahead, ahead.tile);
       if (lane < HALF_BOXES * 4) {
         fetchBoxes(a, map, ahead, row, box * 64, target, full, peer < 0 || lane / 4 % 2 != peer, peer >= 0);
       }
@@ -199,17 +199,21 @@ template <typename T, int D_C> struct ManyRows {
   }
 
   /**
-   * Calls boxes `first` to `first` + `boxes` (at most 4) of the first two tiles into the second-level cache while the launches before this one
-   * still run. What they write there meanwhile is seen all the same: it goes through that cache.
+   * Asks for the pages of the first tile while the launches before this one still run, and calls boxes `first` to `first` + `boxes` (at most 4) of it
+   * into the second-level cache, of a pair's this block's half. What those launches write there meanwhile is seen all the same: it goes
+   * through that cache.
    */
-  static __device__ __forceinline__ void prefetchTiles(const Arguments& a, const CUtensorMap* map, int peer, const Ahead& ahead, int first,
-                                                       int boxes) {
-    const int lane = threadIdx.x % 32, box = first + lane / 4 % 4, pageShift = 31 - __clz(a.pageSize), shift = min(6, pageShift);
-    const int tile = ahead.item.firstTile + lane / 16, token = tile * TILE + (lane % 4 << shift);
-    if (lane / 16 >= PREFETCHED || lane / 4 % 4 >= boxes || lane % 4 << shift >= TILE) return;
-    if (tile >= ahead.item.endTile || token >= ahead.item.length || (peer >= 0 && (box + lane / 16 * (boxes & 1)) % 2 == peer)) return;
-    const int page = __ldg(a.table + static_cast<size_t>(ahead.item.sequence) * a.tableWidth + (token >> pageShift));
-    prefetchBox(map, box * 64, (page << pageShift) + (token & (a.pageSize - 1)));
+  static __device__ __forceinline__ void beginEarly(const Arguments& a, const CUtensorMap* map, int peer, Ahead& ahead, int first, int boxes) {
+    const int lane = threadIdx.x % 32, box = first + lane / 4, shift = min(6, 31 - __clz(a.pageSize)), tile = ahead.item.firstTile;
+    const int token = tile * TILE + (lane % 4 << shift);
+    if (ahead.tile != tile) askPages(a, ahead, tile);
+    // Blocks of a pair end and begin together: the launch before has ended by now.
+    if (peer < 0) {
+      const int row = rowOf(a, ahead, tile);
+      if (lane / 4 < boxes && lane % 4 << shift < TILE && token < ahead.item.length) prefetchBox(map, box * 64, row);
+    }
+    if (lane == 0 && ahead.tile != tile) ahead.early = tile;
+    __syncwarp();
   }
 
   /** Fetches the rotary box of the block's `tiles`th tile, once its slot is free. */
@@ -218,7 +222,7 @@ template <typename T, int D_C> struct ManyRows {
     const int slot = tiles % SLOTS;
     if (ahead.tile == -2) return;
     barrierWait(sharedAddress(&shared.rotaryEmpty[slot]), (tiles / SLOTS & 1) ^ 1);
-    const int row = rowOf(a, ahead);
+    const int row = rowOf(a, ahead, ahead.tile);
     if (threadIdx.x % 32 < 4) {
       fetchBoxes(a, map, ahead, row, D_C, sharedAddress(shared.rotary[slot]), sharedAddress(&shared.rotaryFull[slot]),
                  peer < 0 || slot != peer, peer >= 0);
@@ -497,8 +501,7 @@ template <typename T, int D_C> struct ManyRows {
     if (fetchesHalf || warp == ROTARY_FETCHER) {
       const bool works = walk.unit < walk.end;
       openAhead(a, walk, ahead, fetchesHalf);
-      // Blocks of a pair end and begin together: the launch before has ended by then.
-      if (works && shared.peer < 0) prefetchTiles(a, map, shared.peer, ahead, fetchesHalf ? group * HALF_BOXES : LATENT_BOXES, fetchesHalf ? HALF_BOXES : 1);
+      if (works) beginEarly(a, map, shared.peer, ahead, fetchesHalf ? group * HALF_BOXES : LATENT_BOXES, fetchesHalf ? HALF_BOXES : 1);
       if (works || walk.total == 0) waitForEarlier();
     }
     // Position of the ring, tiles so far: where they are negative, the ring has yet to be filled.
