@@ -93,30 +93,41 @@ function denseMlp(context: LayerContext, { gate, up, down }: GatedMlpWeights, in
   gatedMlp(launch, { ...input, gate, up, down, out, mode: "accumulate", scale, workspace, ...rows });
 }
 
-function routedMlp(context: LayerContext, weights: SparseMlpWeights, input: BranchInput): void {
+/** Which experts each row visits. */
+function route(context: LayerContext, weights: SparseMlpWeights, { x, norm }: BranchInput): void {
   const { launch, config, buffers, inputs } = context;
-  const { count: experts, perToken, intermediateSize, router } = config.experts!;
-  const { logits, ids: expertIds, weights: expertWeights, workspace } = buffers.experts!;
-  const { hidden: out, maxRows } = buffers;
-  const { x, norm, rounded } = input;
-  const rows = { rowCount: inputs.rowCount, maxRows };
+  const { count: experts, perToken, router } = config.experts!;
+  const { logits, ids, weights: expertWeights } = buffers.experts!;
+  const rows = { rowCount: inputs.rowCount, maxRows: buffers.maxRows };
   // In float32 whatever the number of rows: a rounding error here would change which experts run.
   linear(launch, { x, norm, weight: weights.router, out: logits, mode: "store", ...rows });
-  const { correctionBias: bias, gateUp, down } = weights;
-  const routed = { logits, bias, ids: expertIds, weights: expertWeights };
-  expertRouting(launch, { ...routed, experts, perToken, router, ...rows });
+  const routed = { logits, bias: weights.correctionBias, ids, weights: expertWeights };
+  expertRouting(launch, { ...routed, experts, perToken, router, routerWeight: weights.router, ...rows });
+}
+
+/** The experts that {@link route} chose. */
+function routedMlp(context: LayerContext, { gateUp, down }: SparseMlpWeights, input: BranchInput): void {
+  const { launch, config, buffers, inputs } = context;
+  const { count: experts, perToken, intermediateSize } = config.experts!;
+  const { ids: expertIds, weights: expertWeights, workspace } = buffers.experts!;
+  const { hidden: out, maxRows } = buffers;
+  const { x, norm, rounded } = input;
   const shape = { experts, perToken, hidden: config.hiddenSize, intermediate: intermediateSize };
   const scale = config.scaling.residual;
   expertMlp(launch, {
     ...{ ...shape, x, norm, rounded, expertIds, expertWeights, gateUp, down, out },
-    ...{ mode: "accumulate", scale, workspace, ...rows },
+    ...{ mode: "accumulate", scale, workspace, rowCount: inputs.rowCount, maxRows },
   });
 }
 
-/** Routed and shared experts. Where readers norm the residual stream themselves, all have to read it before it is added to. */
+/**
+ * Routed and shared experts. Where readers norm the residual stream themselves, all have to read it before it is added to; the shared
+ * gates and ups come after the routing then, so that their weights stream while it is computed.
+ */
 function sparseMlp(context: LayerContext, weights: SparseMlpWeights, input: BranchInput): void {
   const { launch, config, buffers, inputs } = context;
   const { shared } = weights;
+  route(context, weights, input);
   if (shared === null || input.norm === undefined) {
     routedMlp(context, weights, input);
     if (shared !== null) denseMlp(context, shared, input);

@@ -19,7 +19,7 @@ export interface StepBuffers {
   readonly attention: AttentionBuffers;
   /** f32 [n, d_c + d_r]. */
   readonly latent: DeviceBuffer;
-  /** f32 [n, heads · d_v]. */
+  /** f32 [n, heads · d_v]; in the memory of `normed`, which nobody reads any more once there are values. */
   readonly values: DeviceBuffer;
   /** f32 [n, intermediate] of the widest MLP; `rounded` itself where there is one, since an MLP uses one of the two. */
   readonly mlp: DeviceBuffer;
@@ -120,7 +120,7 @@ export function allocateStepBuffers(
   const { heads, qLoraRank, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config.attention;
   const sharedWidth = config.experts ? config.experts.sharedCount * config.experts.intermediateSize : 0;
   const denseWidth = config.mlpLayers.includes("dense") ? config.intermediateSize : 0;
-  const normed = rows(config.hiddenSize, "normed hidden state");
+  const normed = rows(Math.max(config.hiddenSize, heads * vHeadDim), "normed hidden state or values");
   const query = rows(heads * (qkNopeHeadDim + qkRopeHeadDim), "query");
   const dtype = attentionDtype(device.kind, config, cacheDtype);
   const isRounded = roundsActivations(device, config) && !isExact;
@@ -133,7 +133,7 @@ export function allocateStepBuffers(
     query,
     attention: attentionBuffers(config.attention, phase, dtype, query, rows),
     latent: rows(kvLoraRank + qkRopeHeadDim, "latent"),
-    values: rows(heads * vHeadDim, "attention values"),
+    values: normed,
     mlp: rounded ?? rows(Math.max(denseWidth, sharedWidth, 1), "MLP"),
     experts: expertBuffers(config, maxRows, allocate),
     rounded,

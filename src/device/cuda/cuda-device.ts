@@ -8,6 +8,7 @@ import { CudaMemory } from "./cuda-memory.ts";
 import { CudaProgram } from "./cuda-program.ts";
 import { CudaDriver, CudaError } from "./driver.ts";
 import { chooseGpu, type Gpu, listGpus } from "./gpu.ts";
+import { joinLaunches } from "./join-launches.ts";
 import type { SharedMemory } from "./launch-arena.ts";
 import { loadDriverLibrary, type NativeLibrary } from "./library.ts";
 import { checkKernelsBuilt } from "./modules.ts";
@@ -160,7 +161,7 @@ export class CudaDevice implements Device {
 
   record(step: (launch: Launch) => void): Program {
     this.enter();
-    const launches = collectLaunches<Work>(this, step, (...launch) => this.#prepare(...launch));
+    const launches = joinLaunches(collectLaunches<Work>(this, step, (...launch) => this.#prepare(...launch)));
     const most = (want: (work: Work) => number | undefined) =>
       launches.reduce((bytes, work) => Math.max(bytes, want(work) ?? 0), 0);
     const scratchBytes = most((work) => (isMatmul(work) ? CUBLAS_WORKSPACE_BYTES : work.entry.scratchBytes));
@@ -193,8 +194,8 @@ export class CudaDevice implements Device {
     scalars: readonly number[],
   ): Work {
     checkLaunch(source, grid, buffers, scalars);
-    const addresses = buffers.map((buffer) => this.#own(buffer).address);
-    return this.#launcher.prepare(source, grid, addresses, scalars);
+    const ranges = buffers.map((buffer) => ({ address: this.#own(buffer).address, bytes: buffer.bytes }));
+    return this.#launcher.prepare(source, grid, ranges, scalars);
   }
 
   /** The launcher, once its context is current. */

@@ -4,7 +4,7 @@ import { CublasLt } from "./cublas.ts";
 import { openCublasLibrary } from "./cublas-library.ts";
 import { type CudaDriver, CudaError } from "./driver.ts";
 import type { Gpu } from "./gpu.ts";
-import { LaunchArena, type SharedMemory } from "./launch-arena.ts";
+import { LaunchArena, type MemoryRange, type SharedMemory } from "./launch-arena.ts";
 import { CudaModules } from "./modules.ts";
 import { isMatmul, type Work } from "./work.ts";
 
@@ -23,20 +23,24 @@ export class CudaLauncher {
     this.#modules = new CudaModules(driver);
   }
 
-  /** A checked launch with the device addresses of its buffers. Throws RangeError for a source without a CUDA kernel. */
+  /** A checked launch over its buffers' memory. Throws RangeError for a source without a CUDA kernel. */
   prepare(
     source: KernelSource,
     grid: number,
-    addresses: readonly bigint[],
+    ranges: readonly MemoryRange[],
     scalars: readonly number[],
   ): Work {
     const { cuda: entry, cublas } = source;
+    const addresses = ranges.map(({ address }) => address);
+    const bytes = ranges.map((range) => range.bytes);
     if (entry === undefined) {
       if (cublas === undefined) throw new RangeError(`${source.name}: no CUDA kernel for it`);
       return { source, matmul: cublas, addresses };
     }
     const overlaps = entry.overlaps === true && this.gpu.capability >= 90;
-    return { source, entry, function: this.#modules.function(entry), grid, addresses, scalars, overlaps };
+    const handle = this.#modules.function(entry);
+    const launch = { source, entry, function: handle, grid, addresses, bytes, scalars, overlaps };
+    return entry.joins === undefined ? launch : { ...launch, parts: [{ ...launch, waitsFor: -1 }] };
   }
 
   /** Enqueues one launch on `stream`. */

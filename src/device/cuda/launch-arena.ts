@@ -17,9 +17,32 @@ export interface CudaLaunch {
   readonly grid: number;
   /** Device addresses, in the order of the source's buffers. */
   readonly addresses: readonly bigint[];
+  /** Bytes of each buffer, where somebody asks. */
+  readonly bytes?: readonly number[];
   readonly scalars: readonly number[];
   /** Whether it may begin before the launch before it ends. */
   readonly overlaps: boolean;
+  /** Of a kernel that joins launches: the parts of this one, in order. */
+  readonly parts?: readonly LaunchPart[];
+  /** Of such a kernel: weights that the launches after it read, two ranges at most. */
+  readonly ahead?: readonly MemoryRange[];
+}
+
+/** Where something lies on the device. */
+export interface MemoryRange {
+  readonly address: bigint;
+  readonly bytes: number;
+}
+
+/** One of the launches that were joined, its scalars followed by what the device adds. */
+export interface LaunchPart {
+  readonly source: KernelSource;
+  readonly addresses: readonly bigint[];
+  /** Bytes of each buffer. */
+  readonly bytes: readonly number[];
+  readonly scalars: readonly number[];
+  /** The last part of the launch that has to end before this one may begin; -1: none. */
+  readonly waitsFor: number;
 }
 
 /** Bytes of the parameters at most; CUlaunchConfig, its attributes and the parameters' addresses follow. */
@@ -100,8 +123,36 @@ export class LaunchArena {
     });
   }
 
+  /** Writes the one parameter of joined launches, as CudaJoin describes it. */
+  #writeParts(parts: readonly LaunchPart[], ahead: readonly MemoryRange[], counters: bigint): number[] {
+    const { view } = this.#memory;
+    this.#word64(0, counters);
+    [0, 1].forEach((i) => {
+      this.#word64(8 + 8 * i, ahead[i]?.address ?? 0n);
+      this.#word32(24 + 4 * i, ahead[i]?.bytes ?? 0);
+    });
+    this.#word32(32, parts.length);
+    this.#word32(36, 0);
+    let at = 40;
+    parts.forEach(({ source, addresses, scalars, waitsFor }, index) => {
+      for (const address of addresses) {
+        this.#word64(at, address);
+        at += 8;
+      }
+      const announces = parts.some((later) => later.waitsFor === index) ? 1 : 0;
+      [...scalars, waitsFor, announces].forEach((value, i) => {
+        if (source.scalars[i]?.[1] === "f32") view.setFloat32(this.#offset + at, value, true);
+        else view.setInt32(this.#offset + at, value, true);
+        at += 4;
+      });
+    });
+    return [0];
+  }
+
   /** Writes the parameters and gives their offsets. */
   #writeParameters(launch: CudaLaunch, shared: SharedMemory): number[] {
+    if (launch.parts !== undefined)
+      return this.#writeParts(launch.parts, launch.ahead ?? [], shared.counters);
     const offsets: number[] = [];
     let at = 0;
     const place = (bytes: number): number => {

@@ -1,4 +1,5 @@
 import type { CudaMatmul, DeviceBuffer, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
+import { enqueueChainPart, runsInChain } from "./product-chain.cuda.ts";
 import type { LinearArguments } from "./projection.ts";
 import { normsOnTheWay } from "./projection.webgpu.ts";
 import { columnsFor, streamedEntry, streamedGrid } from "./streamed-products.cuda.ts";
@@ -68,6 +69,14 @@ function streamedKernel(args: LinearArguments, parts: 1 | 2, limits: DeviceLimit
 /** `linear` on CUDA for any number of rows, in float32, checked before. */
 function enqueueStreamed(launch: Launch, args: LinearArguments): void {
   const { x, weight, out, rowCount, maxRows, bias, norm, second, xStride = weight.columns, scale = 1 } = args;
+  const matrices = second === undefined ? [weight] : [weight, second.weight];
+  const isPlain = bias === undefined && (second === undefined || args.mode === "store");
+  if (isPlain && xStride === weight.columns && runsInChain(launch, matrices, maxRows)) {
+    const pair = { second: second?.weight, out2: second?.out };
+    const shared = { x, norm, rowCount, out, mode: args.mode, scale };
+    enqueueChainPart(launch, { name: "linear", kind: "plain", first: weight, ...pair, ...shared });
+    return;
+  }
   const { limits } = launch.target;
   const outputs2 = second?.weight.rows ?? 0;
   const tilesOf = (parts: number) =>

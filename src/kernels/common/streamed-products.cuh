@@ -292,6 +292,7 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
     for (int step = warp; step - (BULK ? warp : 0) < steps; step += WARPS) {
       if (step < steps) {
         uint32_t b[NT][2][X_TERMS][4];
+        float squareOfStep[NT] = {};
 #pragma unroll
         for (int p = 0; p < 2; p++) {
 #pragma unroll
@@ -299,7 +300,7 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
             if (isNormed) {
 #pragma unroll
               for (int i = 0; i < 8; i++) {
-                square[j] += x[j][p][i] * x[j][p][i];
+                squareOfStep[j] = fmaf(x[j][p][i], x[j][p][i], squareOfStep[j]);
                 x[j][p][i] *= w[p][i];
               }
             }
@@ -312,6 +313,8 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
             }
           }
         }
+#pragma unroll
+        for (int j = 0; j < NT; j++) square[j] += squareOfStep[j];
         if (step + WARPS < steps) loadInputs(tile, step + WARPS);
         else if (tile + static_cast<int>(gridDim.x) < tiles) loadInputs(tile + gridDim.x, warp);
 #if __CUDA_ARCH__ >= 900

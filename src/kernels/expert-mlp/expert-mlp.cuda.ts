@@ -1,4 +1,5 @@
 import type { Launch } from "../../device/device.ts";
+import { enqueueChainExperts, fitsOneRow, runsInChain } from "../common/product-chain.cuda.ts";
 import { multipliesRounded } from "../common/projection.cuda.ts";
 import { streamedEntry, streamedGrid } from "../common/streamed-products.cuda.ts";
 import type { WeightMatrix } from "../common/weight.ts";
@@ -10,6 +11,15 @@ import { type ExpertParts, enqueueCombine, enqueuePlan, source, UNIT } from "./e
 const PAIRED_ROWS = 16;
 
 const module = "expert-mlp.fatbin";
+
+/** Experts of one row as parts of a chain, where they can be; says whether they were enqueued. */
+function enqueueInChain(launch: Launch, args: ExpertMlpArguments, parts: ExpertParts): boolean {
+  const { maxRows, perToken, down, mode, scale = 1, expertIds: ids } = args;
+  const fits = fitsOneRow(perToken * down.columns) && perToken <= 32;
+  if (!fits || !runsInChain(launch, [parts.gate, down], maxRows)) return false;
+  enqueueChainExperts(launch, { ...args, ...parts, down, ids, mode, scale });
+  return true;
+}
 
 function enqueuePairs(launch: Launch, args: ExpertMlpArguments, parts: ExpertParts): void {
   const {
@@ -88,6 +98,7 @@ function enqueueUnits(launch: Launch, args: ExpertMlpArguments, parts: ExpertPar
 
 /** `expertMlp` on CUDA, its arguments checked: two launches for few rows, four for many. */
 export function enqueueExpertsCuda(launch: Launch, args: ExpertMlpArguments, parts: ExpertParts): void {
+  if (enqueueInChain(launch, args, parts)) return;
   if (args.maxRows <= PAIRED_ROWS) {
     enqueuePairs(launch, args, parts);
     return;

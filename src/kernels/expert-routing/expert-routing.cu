@@ -1,91 +1,5 @@
-// expert-routing in float64: a warp a row, its scores and the values to choose by in shared memory.
-#include "../common/elements.cuh"
-
-namespace flashmla {
-
-struct Best {
-  double value;
-  int index;
-};
-
-/** The largest value of a warp's lanes, the lowest index among equals; NaN and index -1 are none. */
-__device__ __forceinline__ Best bestOfWarp(Best best) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    const double value = __shfl_xor_sync(~0u, best.value, step);
-    const int index = __shfl_xor_sync(~0u, best.index, step);
-    const bool isBetter = index >= 0 && (best.index < 0 || value > best.value || (value == best.value && index < best.index));
-    if (isBetter) best = {value, index};
-  }
-  return best;
-}
-
-/** The index of the largest of `count` values, 0 when all are NaN; that one becomes NaN. */
-__device__ __forceinline__ int takeBest(double* values, int count) {
-  Best best{0., -1};
-  for (int i = threadIdx.x; i < count; i += 32) {
-    const double value = values[i];
-    if (!isnan(value) && (best.index < 0 || value > best.value)) best = {value, i};
-  }
-  const int index = max(bestOfWarp(best).index, 0);
-  __syncwarp();
-  if (threadIdx.x == 0) values[index] = nan("");
-  __syncwarp();
-  return index;
-}
-
-/** The largest value of a group, or the sum of its largest two. */
-__device__ __forceinline__ double groupValue(const double* values, int size, bool summed) {
-  double first = -INFINITY, second = -INFINITY;
-  for (int i = 0; i < size; i++) {
-    const double value = values[i];
-    if (value > first) second = first, first = value;
-    else if (value > second) second = value;
-  }
-  return summed && size > 1 ? first + second : first;
-}
-
-__device__ __forceinline__ double sumOfWarp(double value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
-  return value;
-}
-
-__device__ __forceinline__ double maxOfWarp(double value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value = fmax(value, __shfl_xor_sync(~0u, value, step));
-  return value;
-}
-
-__device__ __forceinline__ void score(const float* logits, double* scores, int count, bool isSigmoid) {
-  if (isSigmoid) {
-    for (int i = threadIdx.x; i < count; i += 32) scores[i] = 1. / (1. + exp(-static_cast<double>(logits[i])));
-    return;
-  }
-  double largest = -INFINITY, sum = 0.;
-  for (int i = threadIdx.x; i < count; i += 32) largest = fmax(largest, static_cast<double>(logits[i]));
-  largest = maxOfWarp(largest);
-  for (int i = threadIdx.x; i < count; i += 32) {
-    scores[i] = exp(static_cast<double>(logits[i]) - largest);
-    sum += scores[i];
-  }
-  sum = sumOfWarp(sum);
-  for (int i = threadIdx.x; i < count; i += 32) scores[i] /= sum;
-}
-
-/** Values of experts outside the best groups become −∞. */
-__device__ __forceinline__ void keepBestGroups(double* values, int count, int groups, int kept, bool summed, double* groupValues) {
-  const int size = count / groups;
-  for (int g = threadIdx.x; g < groups; g += 32) groupValues[g] = groupValue(values + g * size, size, summed);
-  __syncwarp();
-  for (int i = 0; i < kept; i++) takeBest(groupValues, groups);
-  for (int i = threadIdx.x; i < count; i += 32) {
-    if (!isnan(groupValues[i / size])) values[i] = -INFINITY;
-  }
-  __syncwarp();
-}
-
-}  // namespace flashmla
+// expert-routing in float64: a warp a row.
+#include "expert-routing.cuh"
 
 extern "C" __global__ void __launch_bounds__(32)
     expertRouting(const float* logits, const float* bias, int* ids, float* weights, const int* rowCount, int experts, int perToken,
@@ -94,24 +8,8 @@ extern "C" __global__ void __launch_bounds__(32)
   extern __shared__ double scores[];
   letNextBegin();
   waitForEarlier();
-  const int row = blockIdx.x;
-  if (row >= *rowCount) return;
-  double* values = scores + experts;
-  score(logits + static_cast<size_t>(row) * experts, scores, experts, scoring != 0);
-  __syncwarp();
-  for (int i = threadIdx.x; i < experts; i += 32) values[i] = scores[i] + (hasBias ? static_cast<double>(bias[i]) : 0.);
-  __syncwarp();
-  if (selection != 0) keepBestGroups(values, experts, groups, groupsPerToken, selection > 1, values + experts);
-  double sum = 0.;
-  for (int i = 0; i < perToken; i++) {
-    const int expert = takeBest(values, experts);
-    sum += scores[expert];
-    if (threadIdx.x == 0) ids[static_cast<size_t>(row) * perToken + i] = expert;
-  }
-  __syncwarp();
-  const double divisor = normalise ? sum + 1e-20 : 1.;
-  for (int i = threadIdx.x; i < perToken; i += 32) {
-    const size_t at = static_cast<size_t>(row) * perToken + i;
-    weights[at] = static_cast<float>(scores[ids[at]] / divisor * static_cast<double>(scale));
-  }
+  const size_t row = blockIdx.x;
+  if (blockIdx.x >= *rowCount) return;
+  const Router router{experts, perToken, scoring, selection, groups, groupsPerToken, normalise, scale};
+  routeRow(router, logits + row * experts, hasBias ? bias : nullptr, ids + row * perToken, weights + row * perToken, scores);
 }

@@ -1,6 +1,8 @@
 import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import type { RouterConfig } from "../../formats/config-types.ts";
+import { enqueueChainRouting, routesInChain } from "../common/product-chain.cuda.ts";
+import type { WeightMatrix } from "../common/weight.ts";
 import { expertRoutingWebGpu } from "./expert-routing.webgpu.ts";
 
 /** One record per launch of `expertRouting`. */
@@ -20,6 +22,8 @@ export interface ExpertRoutingArguments {
   readonly experts: number;
   readonly perToken: number;
   readonly router: RouterConfig;
+  /** The router's matrix, where its product is the launch before: on CUDA both can then be parts of one. */
+  readonly routerWeight?: WeightMatrix;
 }
 
 const kernel: KernelSource = {
@@ -50,6 +54,14 @@ const selections = ["greedy", "group-max", "group-top2"] as const;
 export function expertRouting(launch: Launch, args: ExpertRoutingArguments): void {
   const { experts, perToken, router } = args;
   checkCounts(args);
+  if (args.routerWeight !== undefined && routesInChain(launch, args.routerWeight, args.maxRows)) {
+    const { scoring, selection, groups, groupsPerToken, scale } = router;
+    const codes = { scoring: scorings.indexOf(scoring), selection: selections.indexOf(selection) };
+    const rest = { groups, groupsPerToken, normalise: router.normalise ? 1 : 0, scale };
+    const hasBias = args.bias === null ? 0 : 1;
+    enqueueChainRouting(launch, { ...args, router: { experts, perToken, ...codes, ...rest, hasBias } });
+    return;
+  }
   const scalars = [
     experts,
     perToken,

@@ -1,4 +1,5 @@
 import type { KernelSource, Launch } from "../../device/device.ts";
+import { enqueueChainPart, runsInChain } from "../common/product-chain.cuda.ts";
 import { enqueueMatmul, enqueueRounding, multipliesRounded } from "../common/projection.cuda.ts";
 import { columnsFor, streamedEntry, streamedGrid } from "../common/streamed-products.cuda.ts";
 import { checkBytes } from "../common/weight.ts";
@@ -9,6 +10,11 @@ export function enqueueGateUpCuda(launch: Launch, args: GatedMlpGateUpArguments)
   const { x, gate, up, out, rowCount, maxRows, norm } = args;
   const { dtype } = gate;
   if (up.dtype !== dtype) throw new RangeError(`up.dtype: expected ${dtype} like gate, got ${up.dtype}`);
+  if (runsInChain(launch, [gate, up], maxRows)) {
+    const part = { first: gate, second: up, out, mode: "store", scale: 1 } as const;
+    enqueueChainPart(launch, { name: "gated-mlp.gate-up", kind: "gated", x, norm, rowCount, ...part });
+    return;
+  }
   const columns = columnsFor(maxRows);
   const source: KernelSource = {
     name: "gated-mlp.gate-up",

@@ -63,9 +63,9 @@ template <typename W, int R, int NT> struct LinearTask {
       float value = sums.at(column, i % (R * 16));
       if (a.norm) value *= sums.inverseNorm(column, a.inputs, a.epsilon);
       if (bias) value += bias[output];
-      value *= a.scale;
+      value = __fmul_rn(value, a.scale);
       float* out = target + static_cast<size_t>(firstRow + column) * outputs + output;
-      *out = a.accumulates ? *out + value : value;
+      *out = a.accumulates ? __fadd_rn(*out, value) : value;
     }
   }
 };
