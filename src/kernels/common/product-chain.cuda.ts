@@ -4,7 +4,7 @@ import type { WeightMatrix } from "./weight.ts";
 /** Of product-chain.sm90.cu: parts of a launch, warps that multiply, stages of the ring and their bytes, everything else but x. */
 const MOST_PARTS = 8;
 const WARPS = 8;
-const STAGES = 4;
+const STAGES = 3;
 const STAGE_BYTES = 16 * (2048 + 64);
 const BOOKKEEPING = 32 * STAGES + 5248;
 /** Inputs of a step of a warp; of a row at most, which lies in shared memory in three terms. */

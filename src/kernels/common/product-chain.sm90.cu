@@ -15,7 +15,7 @@ constexpr int UNITS = 8;
 /** A stage: 16 rows of 1,024 inputs where they come in pairs, else 8 of 2,048; rows lie half a bank cycle apart. */
 constexpr int STAGE = 16 * (2048 + 64);
 #ifndef RING_STAGES
-#define RING_STAGES 4
+#define RING_STAGES 3
 #endif
 /** Tiles whose sums may be on their way to the warp that writes outputs. */
 constexpr int TURNS = 10;
@@ -149,7 +149,12 @@ struct Bringer {
       announce(at, tile);
       isAnnounced = true;
       waitForEarlier();
-      if (part.waitsFor >= 0 && part.kind == EXPERTS_GATED && lane == 0) waitForPart(chain.counters + part.waitsFor);
+      // This block may have had no tile of the gates: the downs ask for what those asked for, not for all that they read.
+      int routed = -1;
+      for (int i = 0; i <= at; i++) {
+        if (chain.parts[i].kind == EXPERTS_GATED && chain.parts[i].ids == part.ids) routed = chain.parts[i].waitsFor;
+      }
+      if (routed >= 0 && lane == 0) waitForPart(chain.counters + routed);
       __syncwarp();
       id = lane < part.perToken ? __ldcg(part.ids + lane) : 0;
       if (static_cast<unsigned>(id) >= static_cast<unsigned>(part.experts)) id = 0;
