@@ -17,6 +17,10 @@ constexpr int STAGE = 16 * (2048 + 64);
 #ifndef RING_STAGES
 #define RING_STAGES 3
 #endif
+/** Tiles after the one that is brought, at most 2, that are called into the second-level cache, which has room where the ring has none. */
+#ifndef TILES_AHEAD
+#define TILES_AHEAD 2
+#endif
 /** Tiles whose sums may be on their way to the warp that writes outputs. */
 constexpr int TURNS = 10;
 
@@ -102,13 +106,52 @@ struct alignas(16) Shared {
   __device__ __forceinline__ uint32_t terms() const { return sharedAddress(this) + sizeof(Shared); }
 };
 
+/** A place in the list of all parts' tiles that only goes forward. */
+struct Cursor {
+  int at = 0, base = 0;
+  /** Goes to tile `index`; false when there is none. */
+  __device__ __forceinline__ bool goTo(const Chain& chain, int index) {
+    while (at < chain.count && index >= base + tilesOf(chain.parts[at])) base += tilesOf(chain.parts[at++]);
+    return at < chain.count;
+  }
+};
+
+/** The weight row of a tile that a lane brings. */
+struct LaneRow {
+  int unit, rows;
+  bool isSecond, isLive;
+  __device__ __forceinline__ LaneRow(const Part& part, int tile, int lane) {
+    const bool gated = isGated(part);
+    const int units = min(UNITS, unitsOf(part) - tile * UNITS), mine = lane % UNITS;
+    isSecond = gated && lane >= UNITS;
+    unit = tile * UNITS + min(mine, units - 1);
+    rows = gated ? 2 * units : units;
+    isLive = mine < units && lane < (gated ? 2 * UNITS : UNITS);
+  }
+  /** Where it lies; `id` is the expert that the lane of that number knows. All lanes. */
+  __device__ __forceinline__ const bf16* source(const Part& part, int segment, int id) const {
+    int row = unit;
+    if (choosesExperts(part)) {
+      const bool isDown = part.kind == EXPERTS_DOWN;
+      const int expert = __shfl_sync(~0u, id, isDown ? segment : unit / part.outputs);
+      row = isDown ? expert * part.outputs + unit : expert * part.outputs2 + unit % part.outputs;
+    }
+    if (part.kind == PLAIN && unit >= part.outputs) return part.second + static_cast<size_t>(unit - part.outputs) * part.inputs;
+    return (isSecond ? part.second : part.first) + static_cast<size_t>(row) * part.inputs;
+  }
+};
+
+__device__ __forceinline__ void callAhead(const void* from, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+
 /** The warp that brings weights. */
 struct Bringer {
   const Chain& chain;
   Shared& shared;
   const int lane = threadIdx.x % 32;
-  int slot = 0, parity = 1, at = 0, base = 0, id = 0;
-  bool knowsIds = false;
+  int slot = 0, parity = 1, id = 0, knowsIdsOf = -1;
+  Cursor here, ahead;
 
   __device__ __forceinline__ Bringer(const Chain& chain, Shared& shared) : chain(chain), shared(shared) {}
 
@@ -126,94 +169,119 @@ struct Bringer {
     }
   }
 
+  /** Calls tile `index` into the second-level cache, where it is known which weights it is. */
+  __device__ __forceinline__ void call(int index) {
+    index = __shfl_sync(~0u, index, 0);
+    if (!ahead.goTo(chain, index)) return;
+    const Part& part = chain.parts[ahead.at];
+    if (part.kind == ROUTING || (choosesExperts(part) && knowsIdsOf != ahead.at)) return;
+    const LaneRow row(part, index - ahead.base, lane);
+    for (int segment = 0; segment < segmentsOf(part); segment++) {
+      const bf16* source = row.source(part, segment, id);
+      if (row.isLive) callAhead(source, part.inputs * static_cast<int>(sizeof(bf16)));
+    }
+  }
+
+  /** Learns which experts the routing before has chosen. Counters belong to this launch only when the ones before it have ended. */
+  __device__ __forceinline__ void learnIds(const Part& part) {
+    waitForEarlier();
+    // This block may have had no tile of the gates: the downs ask for what those asked for, not for all that they read.
+    int routed = -1;
+    for (int i = 0; i <= here.at; i++) {
+      if (chain.parts[i].kind == EXPERTS_GATED && chain.parts[i].ids == part.ids) routed = chain.parts[i].waitsFor;
+    }
+    if (routed >= 0 && lane == 0) waitForPart(chain.counters + routed);
+    __syncwarp();
+    id = lane < part.perToken ? __ldcg(part.ids + lane) : 0;
+    if (static_cast<unsigned>(id) >= static_cast<unsigned>(part.experts)) id = 0;
+    knowsIdsOf = here.at;
+  }
+
   /** Brings tile `index` of all parts' together; false when there is none. */
   __device__ __forceinline__ bool bring(int index) {
     index = __shfl_sync(~0u, index, 0);
-    while (at < chain.count && index >= base + tilesOf(chain.parts[at])) base += tilesOf(chain.parts[at++]), knowsIds = false;
-    if (at == chain.count) {
+    if (!here.goTo(chain, index)) {
       announce(-1, 0);
       return false;
     }
-    const Part& part = chain.parts[at];
-    const int tile = index - base;
+    const Part& part = chain.parts[here.at];
+    const int tile = index - here.base;
     if (part.kind == ROUTING) {
-      announce(at, tile);
+      announce(here.at, tile);
       if (lane == 0) arriveAt(sharedAddress(&shared.full[slot]));
       next();
       return true;
     }
     bool isAnnounced = false;
-    if (choosesExperts(part) && !knowsIds) {
-      // Which weights, the routing before says; that this block is through with it, it says once it knows what comes. Counters belong
-      // to this launch only when the ones before it have ended.
-      announce(at, tile);
+    if (choosesExperts(part) && knowsIdsOf != here.at) {
+      // First: that this block is through with the routing, it says once it knows what comes.
+      announce(here.at, tile);
       isAnnounced = true;
-      waitForEarlier();
-      // This block may have had no tile of the gates: the downs ask for what those asked for, not for all that they read.
-      int routed = -1;
-      for (int i = 0; i <= at; i++) {
-        if (chain.parts[i].kind == EXPERTS_GATED && chain.parts[i].ids == part.ids) routed = chain.parts[i].waitsFor;
-      }
-      if (routed >= 0 && lane == 0) waitForPart(chain.counters + routed);
-      __syncwarp();
-      id = lane < part.perToken ? __ldcg(part.ids + lane) : 0;
-      if (static_cast<unsigned>(id) >= static_cast<unsigned>(part.experts)) id = 0;
-      knowsIds = true;
+      learnIds(part);
     }
-    const bool gated = isGated(part), second = gated && lane >= UNITS;
-    const int units = min(UNITS, unitsOf(part) - tile * UNITS), mine = lane % UNITS, unit = tile * UNITS + min(mine, units - 1);
-    const int rows = gated ? 2 * units : units, segments = segmentsOf(part), piece = pieceOf(part);
-    const bool isLive = mine < units && lane < (gated ? 2 * UNITS : UNITS);
+    const LaneRow row(part, tile, lane);
+    const int piece = pieceOf(part);
     const uint32_t target = sharedAddress(shared.ring) + (lane % (2 * UNITS)) * (2 * piece + 64);
-    for (int segment = 0; segment < segments; segment++) {
-      int row = unit;
-      if (choosesExperts(part)) {
-        const bool isDown = part.kind == EXPERTS_DOWN;
-        const int expert = __shfl_sync(~0u, id, isDown ? segment : unit / part.outputs);
-        row = isDown ? expert * part.outputs + unit : expert * part.outputs2 + unit % part.outputs;
-      }
-      const bf16* source = (second ? part.second : part.first) + static_cast<size_t>(row) * part.inputs;
-      if (part.kind == PLAIN && unit >= part.outputs) source = part.second + static_cast<size_t>(unit - part.outputs) * part.inputs;
+    for (int segment = 0; segment < segmentsOf(part); segment++) {
+      const bf16* source = row.source(part, segment, id);
       for (int k = 0; k < part.inputs; k += piece) {
-        if (!isAnnounced) announce(at, tile);
+        if (!isAnnounced) announce(here.at, tile);
         isAnnounced = false;
         const uint32_t full = sharedAddress(&shared.full[slot]);
         const int bytes = min(piece, part.inputs - k) * static_cast<int>(sizeof(bf16));
-        if (lane == 0) arriveExpecting(full, rows * bytes);
+        if (lane == 0) arriveExpecting(full, row.rows * bytes);
         __syncwarp();
-        if (isLive) copyBulk(target + slot * STAGE, source + k, bytes, full);
+        if (row.isLive) copyBulk(target + slot * STAGE, source + k, bytes, full);
         next();
       }
     }
     return true;
   }
 
-  __device__ __forceinline__ int take() const { return lane == 0 ? 2 * gridDim.x + atomicAdd(chain.taken(), 1u) : 0; }
+  __device__ __forceinline__ int take() const {
+    return lane == 0 ? 4 * gridDim.x + atomicAdd(chain.taken(), 1u) : 0;
+  }
 
-  __device__ __forceinline__ void run() {
-    // Two tiles each before anything is known of the launches before.
-    int a = 0, b = 0;
-    if (bring(blockIdx.x) && bring(gridDim.x + blockIdx.x)) {
-      waitForEarlier();
-      a = take(), b = take();
-      while (true) {
-        if (!bring(a)) break;
-        a = take();
-        if (!bring(b)) break;
-        b = take();
+  /** Tile by tile, each claimed four and called ahead TILES_AHEAD tiles before it is brought. */
+  __device__ __forceinline__ void bringAll(int (&tiles)[4]) {
+    // Four tiles of each block are known, two of them brought before anything is known of the launches before.
+    if (TILES_AHEAD > 1) call(tiles[1]);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      if (TILES_AHEAD > 0) call(tiles[(i + TILES_AHEAD) % 4]);
+      if (!bring(tiles[i])) return;
+      if (i == 1) {
+        waitForEarlier();
+        tiles[0] = take();
+      }
+      if (i > 0) tiles[i] = take();
+    }
+    while (true) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        if (TILES_AHEAD > 0) call(tiles[(i + TILES_AHEAD) % 4]);
+        if (!bring(tiles[i])) return;
+        tiles[i] = take();
       }
     }
+  }
+
+  __device__ __forceinline__ void run() {
+    int tiles[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) tiles[i] = i * gridDim.x + blockIdx.x;
+    bringAll(tiles);
     // Memory has nothing to do until the last parts have ended: what comes next goes to the second-level cache.
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       constexpr int CHUNK = 8192;
       for (int at = (lane * gridDim.x + blockIdx.x) * CHUNK; at + CHUNK <= chain.aheadBytes[i]; at += 32 * gridDim.x * CHUNK) {
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(chain.ahead[i] + at), "n"(CHUNK) : "memory");
+        callAhead(chain.ahead[i] + at, CHUNK);
       }
     }
-    // Nobody may be taking tiles when the counters become zero again: both answers have to be here.
+    // Nobody may be taking tiles when the counters become zero again: all answers have to be here.
     if (lane == 0) {
-      *const_cast<volatile int*>(&shared.unused) = a + b;
+      *const_cast<volatile int*>(&shared.unused) = tiles[0] + tiles[1] + tiles[2] + tiles[3];
       arriveAt(sharedAddress(&shared.full[slot]));
     }
   }
