@@ -92,14 +92,12 @@ export interface CudaEntry {
   readonly overlaps?: boolean;
   /** Launches of this kernel that follow each other become one; see {@link CudaJoin}. */
   readonly joins?: CudaJoin;
-  /** Positions of buffers with weights that joined launches before this one may call into the second-level cache. */
-  readonly weights?: readonly number[];
 }
 
 /**
  * How launches of one kernel that follow each other become one, whose blocks, all resident at the same time, take them part by part.
- * The kernel has one parameter, a struct: the counters' address, two ranges of weights that later launches read (addresses as u64, then
- * bytes as i32), the number of parts and a word of nothing as i32, and for each part its buffers' addresses, its scalars, and two i32: the last part of the launch that has to end before this one may begin (-1: none), and
+ * The kernel has one parameter, a struct: the counters' address, the number of parts and a word of nothing as i32, and for each part its
+ * buffers' addresses, its scalars, and two i32: the last part of the launch that has to end before this one may begin (-1: none), and
  * whether a later part names this one so. The first part also waits for earlier launches. A launch has the shared memory of the part that
  * wants most.
  */
@@ -110,6 +108,11 @@ export interface CudaJoin {
   readonly reads: readonly number[];
   /** Positions of the buffers that a part writes. */
   readonly writes: readonly number[];
+  /**
+   * Positions of the scalars by which blocks share a part's outputs: parts that agree in them and write one buffer leave its places to the
+   * same blocks, and need not wait for one another.
+   */
+  readonly shares: readonly number[];
 }
 
 /**

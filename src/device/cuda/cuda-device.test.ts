@@ -203,19 +203,17 @@ describe("LaunchArena", () => {
     expect(view.getFloat32(164, true)).toBe(1);
   });
 
-  it("lays joined launches out as one struct: counters, what to call ahead, their number, then each one's addresses, scalars and waits", () => {
+  it("lays joined launches out as one struct: counters, their number, then each one's addresses, scalars and waits", () => {
     const { library, calls, views } = fakeLibrary();
     const { source, addresses, scalars } = launch;
     const parts = [-1, 0].map((waitsFor) => ({ source, addresses, bytes: [8, 8], scalars, waitsFor }));
-    const ahead = [{ address: 0xe000n, bytes: 512 }];
-    new LaunchArena(new CudaDriver(library)).launch({ ...launch, parts, ahead }, shared, 0n);
+    new LaunchArena(new CudaDriver(library)).launch({ ...launch, parts }, shared, 0n);
     const [, , at] = calls.find(({ name }) => name === "cuLaunchKernelEx")?.values ?? [];
     const view = new DataView(views[0]!.buffer, 0x1080 - 0x1010);
     expect(view.getBigUint64(Number((at as bigint) - 0x1080n), true)).toBe(0x1080n);
     expect(view.getBigUint64(0, true)).toBe(0xd000n);
-    expect([8, 16].map((i) => view.getBigUint64(i, true))).toEqual([0xe000n, 0n]);
-    expect([24, 28, 32, 36].map((i) => view.getInt32(i, true))).toEqual([512, 0, 2, 0]);
-    [40, 72].forEach((from, i) => {
+    expect([8, 12].map((i) => view.getInt32(i, true))).toEqual([2, 0]);
+    [16, 48].forEach((from, i) => {
       expect([0, 8].map((place) => view.getBigUint64(from + place, true))).toEqual([0xa000n, 0xb000n]);
       expect([view.getInt32(from + 16, true), view.getFloat32(from + 20, true)]).toEqual([-7, 1]);
       expect([24, 28].map((place) => view.getInt32(from + place, true))).toEqual([i - 1, 1 - i]);

@@ -6,7 +6,7 @@ import type { Work } from "./work.ts";
 
 const entry: CudaEntry = {
   ...{ module: "chain.cubin", function: "chain", blockSize: 32 },
-  joins: { most: 4, reads: [0], writes: [1] },
+  joins: { most: 4, reads: [0], writes: [1], shares: [0] },
 };
 
 /** A part that reads 256 bytes at `x` and writes `outputs` floats at `out`. */
@@ -33,8 +33,9 @@ describe("joinLaunches", () => {
     expect(waits([part("a", 1000, 2000), part("b", 3000, 1100)])).toEqual([[-1, 0]]);
   });
 
-  it("parts that write one buffer wait for each other", () => {
-    expect(waits([part("a", 0, 1000), part("b", 0, 1000)])).toEqual([[-1, 0]]);
+  it("parts that write one buffer wait unless the same blocks write the same places", () => {
+    expect(waits([part("a", 0, 1000), part("b", 0, 1000)])).toEqual([[-1, -1]]);
+    expect(waits([part("a", 0, 1000), part("b", 0, 1000, 32)])).toEqual([[-1, 0]]);
     expect(waits([part("a", 0, 1000), part("b", 0, 1128)])).toEqual([[-1, 0]]);
     expect(waits([part("a", 0, 1000), part("b", 0, 1256)])).toEqual([[-1, -1]]);
   });
@@ -47,25 +48,5 @@ describe("joinLaunches", () => {
     expect(names([a, plain, b])).toEqual(["a", "x", "b"]);
     expect(names([a, part("c", 0, 2000, 64, 2n)])).toEqual(["a", "c"]);
     expect(names([a, b, a, b, a])).toEqual(["a + b + a + b", "a"]);
-  });
-
-  it("a joined launch learns which weights those after it read, up to the next joined one", () => {
-    const { joins: _, ...single } = { ...entry, weights: [0] };
-    const { parts: __, ...plain } = { ...part("x", 512, 1000), entry: single };
-    const reader = { ...plain, bytes: [256, 256] };
-    const again = part("b", 0, 2000);
-    const ahead = joinLaunches([
-      part("a", 0, 1000),
-      reader,
-      reader,
-      again,
-      { ...reader, addresses: [0n, 0n] },
-    ]);
-    expect(ahead.map((work) => ("ahead" in work ? work.ahead : undefined))).toEqual([
-      [{ address: 512n, bytes: 256 }],
-      ...[undefined, undefined],
-      [{ address: 0n, bytes: 256 }],
-      undefined,
-    ]);
   });
 });

@@ -1,5 +1,5 @@
 import type { CudaJoin, KernelSource } from "../device.ts";
-import type { CudaLaunch, LaunchPart, MemoryRange } from "./launch-arena.ts";
+import type { CudaLaunch, LaunchPart } from "./launch-arena.ts";
 import { isMatmul, type Work } from "./work.ts";
 
 function overlap(a: LaunchPart, i: number, b: LaunchPart, j: number): boolean {
@@ -13,12 +13,11 @@ function touches(a: LaunchPart, of: readonly number[], b: LaunchPart, others: re
 }
 
 /** Whether `later` may not begin before all blocks have ended `earlier`. */
-function mustWait({ reads, writes }: CudaJoin, later: LaunchPart, earlier: LaunchPart): boolean {
-  return (
-    touches(later, reads, earlier, writes) ||
-    touches(later, writes, earlier, reads) ||
-    touches(later, writes, earlier, writes)
-  );
+function mustWait({ reads, writes, shares }: CudaJoin, later: LaunchPart, earlier: LaunchPart): boolean {
+  if (touches(later, reads, earlier, writes) || touches(later, writes, earlier, reads)) return true;
+  const isShared = shares.every((i) => later.scalars[i] === earlier.scalars[i]);
+  const isSame = (i: number, j: number) => isShared && later.addresses[i] === earlier.addresses[j];
+  return writes.some((i) => writes.some((j) => overlap(later, i, earlier, j) && !isSame(i, j)));
 }
 
 function joinedSource(source: KernelSource, parts: readonly LaunchPart[]): KernelSource {
@@ -38,44 +37,8 @@ function joined(launch: CudaLaunch, next: CudaLaunch, join: CudaJoin): CudaLaunc
   return { ...launch, source: joinedSource(launch.source, all), entry, parts: all };
 }
 
-/**
- * Weights called into the second-level cache at the end of a joined launch: all that the launches up to the next joined one read, and this
- * much of its own. What comes in vain delays what is wanted first.
- */
-const MOST_BETWEEN = 16e6;
-const MOST_OF_NEXT = 0;
-
-/** What launches before `next` may call into the second-level cache of its weights. */
-function weightsOf(next: Work): MemoryRange[] {
-  if (isMatmul(next)) return [];
-  const { entry, parts } = next;
-  const { addresses, bytes = [] } = parts?.[0] ?? next;
-  const most = entry.joins === undefined ? MOST_BETWEEN : MOST_OF_NEXT;
-  return (entry.weights ?? []).map((i) => {
-    return { address: addresses[i] ?? 0n, bytes: Math.min(bytes[i] ?? 0, most) };
-  });
-}
-
-/** Tells each joined launch what those up to the next joined one read. */
-function lookAhead(launches: readonly Work[]): Work[] {
-  return launches.map((work, index) => {
-    if (isMatmul(work) || work.parts === undefined) return work;
-    const ahead: MemoryRange[] = [];
-    for (const next of launches.slice(index + 1, index + 5)) {
-      const known = new Set(ahead.map(({ address }) => address));
-      ahead.push(...weightsOf(next).filter(({ address, bytes }) => bytes > 0 && !known.has(address)));
-      if (!isMatmul(next) && next.parts !== undefined) break;
-    }
-    return { ...work, ahead: ahead.slice(0, 2) };
-  });
-}
-
 /** Launches of a program, those of one joining kernel that follow each other made one; see {@link CudaJoin}. */
 export function joinLaunches(launches: readonly Work[]): Work[] {
-  return lookAhead(joinNeighbours(launches));
-}
-
-function joinNeighbours(launches: readonly Work[]): Work[] {
   const result: Work[] = [];
   for (const work of launches) {
     const last = result.at(-1);

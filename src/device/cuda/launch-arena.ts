@@ -24,8 +24,6 @@ export interface CudaLaunch {
   readonly overlaps: boolean;
   /** Of a kernel that joins launches: the parts of this one, in order. */
   readonly parts?: readonly LaunchPart[];
-  /** Of such a kernel: weights that the launches after it read, two ranges at most. */
-  readonly ahead?: readonly MemoryRange[];
 }
 
 /** Where something lies on the device. */
@@ -124,16 +122,12 @@ export class LaunchArena {
   }
 
   /** Writes the one parameter of joined launches, as CudaJoin describes it. */
-  #writeParts(parts: readonly LaunchPart[], ahead: readonly MemoryRange[], counters: bigint): number[] {
+  #writeParts(parts: readonly LaunchPart[], counters: bigint): number[] {
     const { view } = this.#memory;
     this.#word64(0, counters);
-    [0, 1].forEach((i) => {
-      this.#word64(8 + 8 * i, ahead[i]?.address ?? 0n);
-      this.#word32(24 + 4 * i, ahead[i]?.bytes ?? 0);
-    });
-    this.#word32(32, parts.length);
-    this.#word32(36, 0);
-    let at = 40;
+    this.#word32(8, parts.length);
+    this.#word32(12, 0);
+    let at = 16;
     parts.forEach(({ source, addresses, scalars, waitsFor }, index) => {
       for (const address of addresses) {
         this.#word64(at, address);
@@ -151,8 +145,7 @@ export class LaunchArena {
 
   /** Writes the parameters and gives their offsets. */
   #writeParameters(launch: CudaLaunch, shared: SharedMemory): number[] {
-    if (launch.parts !== undefined)
-      return this.#writeParts(launch.parts, launch.ahead ?? [], shared.counters);
+    if (launch.parts !== undefined) return this.#writeParts(launch.parts, shared.counters);
     const offsets: number[] = [];
     let at = 0;
     const place = (bytes: number): number => {

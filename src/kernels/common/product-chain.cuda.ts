@@ -4,9 +4,9 @@ import type { WeightMatrix } from "./weight.ts";
 /** Of product-chain.sm90.cu: parts of a launch, warps that multiply, stages of the ring and their bytes, everything else but x. */
 const MOST_PARTS = 8;
 const WARPS = 8;
-const STAGES = 3;
+const STAGES = 4;
 const STAGE_BYTES = 16 * (2048 + 64);
-const BOOKKEEPING = 32 * STAGES + 5248;
+const BOOKKEEPING = Math.ceil((36 * STAGES + 5240) / 16) * 16;
 /** Inputs of a step of a warp; of a row at most, which lies in shared memory in three terms. */
 const STEP = 64;
 const MOST_INPUTS = 14 * 1024;
@@ -52,7 +52,7 @@ function chainEntry(inputs: number): CudaEntry {
     ...{ module: "product-chain.sm90.cubin", function: "productChain", blockSize: (WARPS + 1) * 32 },
     sharedBytes: STAGES * STAGE_BYTES + BOOKKEEPING + 3 * 2 * inputs,
     ...{ overlaps: true, counters: MOST_PARTS + 2 },
-    ...{ joins: { most: MOST_PARTS, reads: [0, 7, 8], writes: [5, 6] }, weights: [3] },
+    joins: { most: MOST_PARTS, reads: [0, 7, 8], writes: [5, 6], shares: [1, 2] },
   };
 }
 

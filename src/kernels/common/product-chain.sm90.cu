@@ -15,11 +15,7 @@ constexpr int UNITS = 8;
 /** A stage: 16 rows of 1,024 inputs where they come in pairs, else 8 of 2,048; rows lie half a bank cycle apart. */
 constexpr int STAGE = 16 * (2048 + 64);
 #ifndef RING_STAGES
-#define RING_STAGES 3
-#endif
-/** Tiles after the one that is brought, at most 2, that are called into the second-level cache, which has room where the ring has none. */
-#ifndef TILES_AHEAD
-#define TILES_AHEAD 2
+#define RING_STAGES 4
 #endif
 /** Tiles whose sums may be on their way to the warp that writes outputs. */
 constexpr int TURNS = 10;
@@ -45,9 +41,6 @@ struct Part {
 /** The counters are zero before and after a launch: arrivals at the end of each part, blocks that left, tiles handed out. */
 struct Chain {
   unsigned* counters;
-  /** Weights of the launches after this one. */
-  const uint8_t* ahead[2];
-  int aheadBytes[2];
   int count, reserved;
   Part parts[MOST_PARTS];
   __device__ __forceinline__ unsigned* left() const { return counters + MOST_PARTS; }
@@ -94,39 +87,49 @@ __device__ __forceinline__ void loadFresh(const float* from, float (&v)[8]) {
   v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
 }
 
+/** A tile: some units of a part. */
+struct Tile {
+  int part, begin, units;
+};
+
 struct alignas(16) Shared {
   uint8_t ring[RING_STAGES][STAGE];
   float sums[TURNS][WARPS][2 * UNITS];
   float squares[WARPS];
-  /** Of the tile whose first stage lies there: its part, -1 after the last one, and its number. */
-  int part[RING_STAGES], tile[RING_STAGES], unused;
+  /** Of the stage that lies there; part -1 after the last one. */
+  Tile tile[RING_STAGES];
+  int unused;
   /** Known what comes, is there, is read; sums are there. */
   uint64_t known[RING_STAGES], full[RING_STAGES], empty[RING_STAGES], summed[TURNS];
   /** [term][input], behind everything else. */
   __device__ __forceinline__ uint32_t terms() const { return sharedAddress(this) + sizeof(Shared); }
 };
 
+#ifdef DYNAMIC
 /** A place in the list of all parts' tiles that only goes forward. */
 struct Cursor {
   int at = 0, base = 0;
-  /** Goes to tile `index`; false when there is none. */
-  __device__ __forceinline__ bool goTo(const Chain& chain, int index) {
+  /** Tile `index` of all parts' together; part -1 when there is none. */
+  __device__ __forceinline__ Tile goTo(const Chain& chain, int index) {
     while (at < chain.count && index >= base + tilesOf(chain.parts[at])) base += tilesOf(chain.parts[at++]);
-    return at < chain.count;
+    if (at == chain.count) return {-1, 0, 0};
+    const int begin = (index - base) * UNITS;
+    return {at, begin, min(UNITS, unitsOf(chain.parts[at]) - begin)};
   }
 };
+#endif
 
 /** The weight row of a tile that a lane brings. */
 struct LaneRow {
   int unit, rows;
   bool isSecond, isLive;
-  __device__ __forceinline__ LaneRow(const Part& part, int tile, int lane) {
+  __device__ __forceinline__ LaneRow(const Part& part, const Tile& tile, int lane) {
     const bool gated = isGated(part);
-    const int units = min(UNITS, unitsOf(part) - tile * UNITS), mine = lane % UNITS;
+    const int mine = lane % UNITS;
     isSecond = gated && lane >= UNITS;
-    unit = tile * UNITS + min(mine, units - 1);
-    rows = gated ? 2 * units : units;
-    isLive = mine < units && lane < (gated ? 2 * UNITS : UNITS);
+    unit = tile.begin + min(mine, tile.units - 1);
+    rows = gated ? 2 * tile.units : tile.units;
+    isLive = mine < tile.units && lane < (gated ? 2 * UNITS : UNITS);
   }
   /** Where it lies; `id` is the expert that the lane of that number knows. All lanes. */
   __device__ __forceinline__ const bf16* source(const Part& part, int segment, int id) const {
@@ -141,17 +144,12 @@ struct LaneRow {
   }
 };
 
-__device__ __forceinline__ void callAhead(const void* from, int bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-}
-
 /** The warp that brings weights. */
 struct Bringer {
   const Chain& chain;
   Shared& shared;
   const int lane = threadIdx.x % 32;
   int slot = 0, parity = 1, id = 0, knowsIdsOf = -1;
-  Cursor here, ahead;
 
   __device__ __forceinline__ Bringer(const Chain& chain, Shared& shared) : chain(chain), shared(shared) {}
 
@@ -160,64 +158,44 @@ struct Bringer {
   }
 
   /** Says what the stage that follows belongs to. */
-  __device__ __forceinline__ void announce(int part, int tile) {
+  __device__ __forceinline__ void announce(const Tile& tile) {
     waitFor(sharedAddress(&shared.empty[slot]), parity);
     if (lane == 0) {
-      shared.part[slot] = part;
       shared.tile[slot] = tile;
       arriveAt(sharedAddress(&shared.known[slot]));
     }
   }
 
-  /** Calls tile `index` into the second-level cache, where it is known which weights it is. */
-  __device__ __forceinline__ void call(int index) {
-    index = __shfl_sync(~0u, index, 0);
-    if (!ahead.goTo(chain, index)) return;
-    const Part& part = chain.parts[ahead.at];
-    if (part.kind == ROUTING || (choosesExperts(part) && knowsIdsOf != ahead.at)) return;
-    const LaneRow row(part, index - ahead.base, lane);
-    for (int segment = 0; segment < segmentsOf(part); segment++) {
-      const bf16* source = row.source(part, segment, id);
-      if (row.isLive) callAhead(source, part.inputs * static_cast<int>(sizeof(bf16)));
-    }
-  }
-
   /** Learns which experts the routing before has chosen. Counters belong to this launch only when the ones before it have ended. */
-  __device__ __forceinline__ void learnIds(const Part& part) {
+  __device__ __forceinline__ void learnIds(int at) {
+    const Part& part = chain.parts[at];
     waitForEarlier();
     // This block may have had no tile of the gates: the downs ask for what those asked for, not for all that they read.
     int routed = -1;
-    for (int i = 0; i <= here.at; i++) {
+    for (int i = 0; i <= at; i++) {
       if (chain.parts[i].kind == EXPERTS_GATED && chain.parts[i].ids == part.ids) routed = chain.parts[i].waitsFor;
     }
     if (routed >= 0 && lane == 0) waitForPart(chain.counters + routed);
     __syncwarp();
     id = lane < part.perToken ? __ldcg(part.ids + lane) : 0;
     if (static_cast<unsigned>(id) >= static_cast<unsigned>(part.experts)) id = 0;
-    knowsIdsOf = here.at;
+    knowsIdsOf = at;
   }
 
-  /** Brings tile `index` of all parts' together; false when there is none. */
-  __device__ __forceinline__ bool bring(int index) {
-    index = __shfl_sync(~0u, index, 0);
-    if (!here.goTo(chain, index)) {
-      announce(-1, 0);
-      return false;
-    }
-    const Part& part = chain.parts[here.at];
-    const int tile = index - here.base;
+  __device__ __forceinline__ void bring(const Tile& tile) {
+    const Part& part = chain.parts[tile.part];
     if (part.kind == ROUTING) {
-      announce(here.at, tile);
+      announce(tile);
       if (lane == 0) arriveAt(sharedAddress(&shared.full[slot]));
       next();
-      return true;
+      return;
     }
     bool isAnnounced = false;
-    if (choosesExperts(part) && knowsIdsOf != here.at) {
+    if (choosesExperts(part) && knowsIdsOf != tile.part) {
       // First: that this block is through with the routing, it says once it knows what comes.
-      announce(here.at, tile);
+      announce(tile);
       isAnnounced = true;
-      learnIds(part);
+      learnIds(tile.part);
     }
     const LaneRow row(part, tile, lane);
     const int piece = pieceOf(part);
@@ -225,7 +203,7 @@ struct Bringer {
     for (int segment = 0; segment < segmentsOf(part); segment++) {
       const bf16* source = row.source(part, segment, id);
       for (int k = 0; k < part.inputs; k += piece) {
-        if (!isAnnounced) announce(here.at, tile);
+        if (!isAnnounced) announce(tile);
         isAnnounced = false;
         const uint32_t full = sharedAddress(&shared.full[slot]);
         const int bytes = min(piece, part.inputs - k) * static_cast<int>(sizeof(bf16));
@@ -235,53 +213,58 @@ struct Bringer {
         next();
       }
     }
-    return true;
   }
 
-  __device__ __forceinline__ int take() const {
-    return lane == 0 ? 4 * gridDim.x + atomicAdd(chain.taken(), 1u) : 0;
-  }
-
-  /** Tile by tile, each claimed four and called ahead TILES_AHEAD tiles before it is brought. */
-  __device__ __forceinline__ void bringAll(int (&tiles)[4]) {
-    // Four tiles of each block are known, two of them brought before anything is known of the launches before.
-    if (TILES_AHEAD > 1) call(tiles[1]);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      if (TILES_AHEAD > 0) call(tiles[(i + TILES_AHEAD) % 4]);
-      if (!bring(tiles[i])) return;
-      if (i == 1) {
-        waitForEarlier();
-        tiles[0] = take();
-      }
-      if (i > 0) tiles[i] = take();
-    }
-    while (true) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        if (TILES_AHEAD > 0) call(tiles[(i + TILES_AHEAD) % 4]);
-        if (!bring(tiles[i])) return;
-        tiles[i] = take();
-      }
-    }
-  }
+#ifdef DYNAMIC
+  __device__ __forceinline__ int take() const { return lane == 0 ? 2 * gridDim.x + atomicAdd(chain.taken(), 1u) : 0; }
 
   __device__ __forceinline__ void run() {
-    int tiles[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) tiles[i] = i * gridDim.x + blockIdx.x;
-    bringAll(tiles);
-    // Memory has nothing to do until the last parts have ended: what comes next goes to the second-level cache.
+    Cursor cursor;
+    int claims[2];
+    // Two tiles each before anything is known of the launches before; every other one is asked for two tiles before it is brought.
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      constexpr int CHUNK = 8192;
-      for (int at = (lane * gridDim.x + blockIdx.x) * CHUNK; at + CHUNK <= chain.aheadBytes[i]; at += 32 * gridDim.x * CHUNK) {
-        callAhead(chain.ahead[i] + at, CHUNK);
+      claims[i] = i * gridDim.x + blockIdx.x;
+      const Tile tile = cursor.goTo(chain, claims[i]);
+      if (tile.part >= 0) bring(tile);
+    }
+    waitForEarlier();
+#pragma unroll
+    for (int i = 0; i < 2; i++) claims[i] = take();
+    bool more = true;
+    while (more) {
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const Tile tile = cursor.goTo(chain, __shfl_sync(~0u, claims[i], 0));
+        more = tile.part >= 0;
+        if (!more) break;
+        bring(tile);
+        claims[i] = take();
       }
     }
-    // Nobody may be taking tiles when the counters become zero again: all answers have to be here.
+    end(claims[0] + claims[1]);
+  }
+#else
+  __device__ __forceinline__ void run() {
+    for (int at = 0; at < chain.count; at++) {
+      // Equal shares of each part, in tiles of nearly equal size.
+      const int all = unitsOf(chain.parts[at]), block = blockIdx.x, blocks = gridDim.x;
+      const int first = static_cast<int>(static_cast<long long>(all) * block / blocks);
+      const int count = static_cast<int>(static_cast<long long>(all) * (block + 1) / blocks) - first, tiles = (count + UNITS - 1) / UNITS;
+      for (int i = 0; i < tiles; i++) {
+        const int begin = count * i / tiles;
+        bring({at, first + begin, count * (i + 1) / tiles - begin});
+      }
+    }
+    end(0);
+  }
+#endif
+
+  /** Says that nothing follows. `answers`: of all questions after tiles, which have to be here before the counters become zero again. */
+  __device__ __forceinline__ void end(int answers) {
+    announce({-1, 0, 0});
     if (lane == 0) {
-      *const_cast<volatile int*>(&shared.unused) = tiles[0] + tiles[1] + tiles[2] + tiles[3];
+      *const_cast<volatile int*>(&shared.unused) = answers;
       arriveAt(sharedAddress(&shared.full[slot]));
     }
   }
@@ -489,10 +472,10 @@ struct Multiplier {
     }
   }
 
-  template <bool GATED_ROWS> __device__ __forceinline__ void multiplyTile(const Part& part, int tile) {
+  template <bool GATED_ROWS> __device__ __forceinline__ void multiplyTile(const Part& part, const Tile& tile) {
     constexpr int PIECE = GATED_ROWS ? 1024 : 2048, PITCH = 2 * PIECE + 64;
-    const int segments = segmentsOf(part), steps = part.inputs / STEP, unit = tile * UNITS + lane;
-    const bool writes = warp == 0 && lane < UNITS && unit < unitsOf(part) && *part.rowCount > 0;
+    const int segments = segmentsOf(part), steps = part.inputs / STEP, unit = tile.begin + lane;
+    const bool writes = warp == 0 && lane < tile.units && *part.rowCount > 0;
     const float old = writes ? before(part, unit) : 0.f;
     const uint32_t mine = sharedAddress(shared.ring) + group * PITCH + within * 16, terms = shared.terms() + within * 16;
     float total[4] = {};
@@ -534,9 +517,9 @@ struct Multiplier {
     waitForEarlier();
     while (true) {
       waitFor(sharedAddress(&shared.known[slot]), parity);
-      const int next = shared.part[slot], tile = shared.tile[slot];
-      if (next != at || staged < 0) goTo(next);
-      if (next < 0) break;
+      const Tile tile = shared.tile[slot];
+      if (tile.part != at || staged < 0) goTo(tile.part);
+      if (tile.part < 0) break;
       const Part& part = chain.parts[at];
       if (part.kind == ROUTING) {
         route(part);

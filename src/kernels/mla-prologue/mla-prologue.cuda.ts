@@ -101,7 +101,7 @@ function hopperLaunch(args: MlaPrologueArguments, limits: DeviceLimits): FusedLa
       build * (4 * nopeWidth + 16) +
       Math.max(8, build) * (2 * HOPPER_CHANNELS + 16),
     tensorMaps: weightBoxes(fusedBuffers, kvB, latentWidth),
-    ...{ overlaps: true, weights: [fusedBuffers.indexOf("kvB")] },
+    overlaps: true,
   };
   return { cuda, blocks, lastScalar: ["tokens", tokens] };
 }
