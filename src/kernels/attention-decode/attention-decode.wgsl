@@ -17,9 +17,12 @@ const TILE = 128u;
 const GROUPS = TILE / EIGHTS;
 /// Values that a lane has under way.
 const AT_ONCE = 4u;
+const PARTS = 16u;
 const LOWEST = -1e30;
 
-var<workgroup> scores: array<vec4f, ROWS * TILE / 4u>;
+var<workgroup> scores: array<f32, ROWS * TILE>;
+/// [row, part]: each of every PARTS-th score.
+var<workgroup> maxima: array<f32, ROWS * PARTS>;
 var<workgroup> weights: array<f32, ROWS * TILE>;
 var<workgroup> places: array<u32, TILE>;
 var<workgroup> shares: array<vec4f, 2u * TILE>;
@@ -78,14 +81,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     for (var r = 0u; r < ROWS; r++) {
       let isSeen = token < span.y && token >= visible[r].x && token < visible[r].y;
       own[r] = select(LOWEST, own[r], isSeen);
-      scores[(r * TILE + local) / 4u][local % 4u] = own[r];
+      scores[r * TILE + local] = own[r];
     }
     workgroupBarrier();
     places[local] = place;
+    if (local < ROWS * PARTS) {
+      let begin = local / PARTS * TILE + local % PARTS;
+      var top = scores[begin];
+      for (var i = PARTS; i < TILE; i += PARTS) { top = max(top, scores[begin + i]); }
+      maxima[local] = top;
+    }
+    workgroupBarrier();
     for (var r = 0u; r < ROWS; r++) {
-      var top = scores[r * TILE / 4u];
-      for (var i = 1u; i < TILE / 4u; i++) { top = max(top, scores[r * TILE / 4u + i]); }
-      let next = max(max(highest[r], max(top.x, top.y)), max(top.z, top.w));
+      var next = highest[r];
+      for (var i = 0u; i < PARTS; i++) { next = max(next, maxima[r * PARTS + i]); }
       let factor = exp2(highest[r] - next);
       highest[r] = next;
       sum[r] *= factor;
@@ -120,12 +129,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     let result = resultOf(task, task.firstRow + r);
     for (var quad = local; quad < WIDTH / 4u; quad += TILE) {
       var total = vec4f(0);
-      for (var g = 0u; g < GROUPS; g++) { total += shares[g * EIGHTS * 2u + quad]; }
+      for (var g = 0u; g < unseen(GROUPS); g++) { total += shares[g * EIGHTS * 2u + quad]; }
       partials[result * (WIDTH / 4u) + quad] = total;
     }
     if (local == 0u) {
       var total = 0.0;
-      for (var g = 0u; g < GROUPS; g++) { total += groupSums[g * EIGHTS]; }
+      for (var g = 0u; g < unseen(GROUPS); g++) { total += groupSums[g * EIGHTS]; }
       stats[result] = vec2f(highest[r], total);
     }
   }

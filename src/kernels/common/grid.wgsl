@@ -4,3 +4,9 @@
 fn gridIndex(group: vec3u) -> u32 {
   return group.y * scalars.gridWidth + group.x;
 }
+
+/// `count`, in a way that compilers cannot see through: a loop up to it is not unrolled. Mesa's software Vulkan takes seconds for long loops
+/// over workgroup memory that are.
+fn unseen(count: u32) -> u32 {
+  return min(count, scalars.gridWidth * count);
+}

@@ -143,7 +143,7 @@ export function enqueueMatrixProduct(launch: Launch, product: MatrixProduct): vo
   const { x, weight, second, out, rowCount, maxRows, scale = 1 } = product;
   const rowBytes = weightBytes({ ...weight, rows: 1 });
   const limits = launch.target.limits.webgpu!;
-  const layout = chooseLayout(limits, weight, second !== undefined, maxRows);
+  const layout = chooseLayout(weight, second !== undefined, maxRows);
   const outputs = layoutWeightRows(layout) / (second === undefined ? 1 : 2);
   for (const { from, count, isInside } of runsOf(product, layout, limits.bindingBytes)) {
     const part = ({ buffer }: WeightMatrix) => buffer.slice(from * rowBytes, count * rowBytes);

@@ -5,7 +5,7 @@
 // Buffers: x f16 [maxRows, inputs], first, out (f32, GATED: f16), rowCount, second. Scalars: inputs, outputs (values from one row of out to
 // the next), begin (the first output of this launch), count (its outputs, a multiple of 8), maxRows, scale (of GATED alone).
 // Constants: DTYPE (0 bf16, 1 f16), GATED (never INSIDE), INSIDE, ACCUMULATE, EVEN (whether inputs is a multiple of 32); ROW_MATRICES, PAIRS,
-// ROW_GROUPS, OUTPUT_GROUPS (subgroups along the rows and outputs), X_FETCHES = ROWS · STEP / WORKGROUP, WEIGHT_FETCHES likewise of half a tile.
+// TURNS (subgroups that use the same panels one after the other), ROW_GROUPS, OUTPUT_GROUPS (subgroups along the rows and outputs), X_FETCHES = ROWS · STEP / WORKGROUP, WEIGHT_FETCHES likewise of half a tile.
 //
 // How values reach workgroup memory decides the speed: as pairs taken from words, by indices whose range the compiler sees in `main`, NVIDIA's
 // stores them 8 bytes at a time; by a function of the index, or from vectors of four, 2 bytes at a time, at 0.42 of the speed.
@@ -46,12 +46,12 @@ const ALONG = 32u;
 
 var<workgroup> xTile: array<f16, ROWS * PITCH>;
 var<workgroup> weightTile: array<f16, WEIGHT_ROWS * PITCH>;
-/// A pair of matrices of every subgroup. NVIDIA's driver (580) stores a matrix to workgroup memory at multiples of 16 bytes only, so no
+/// A pair of matrices of every TURNS-th subgroup. NVIDIA's driver (580) stores a matrix to workgroup memory at multiples of 16 bytes only, so no
 /// smaller variable may lie before it: the number of rows is shared in here too.
 #if INSIDE
 var<workgroup> panels: array<f32, 4>;
 #else
-var<workgroup> panels: array<f32, SUBGROUPS * 2u * PANEL>;
+var<workgroup> panels: array<f32, SUBGROUPS / TURNS * 2u * PANEL>;
 #endif
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
@@ -238,15 +238,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 #endfor
 #endfor
 #else
-  let panel = subgroup * 2u * PANEL;
+  let panel = subgroup / TURNS * 2u * PANEL;
 #for i ROW_MATRICES
 #for j PAIRS
+#for turn TURNS
   workgroupBarrier();
+  if (subgroup % TURNS == $turnu) {
 #for s 2
-  subgroupMatrixStore<row_major>(&panels, panel + PANEL * $su, sum$i_$j_$s, 16u);
+    subgroupMatrixStore<row_major>(&panels, panel + PANEL * $su, sum$i_$j_$s, 16u);
 #endfor
+  }
   workgroupBarrier();
-  write(panel, local % 32u, corner + vec2u(16u * $iu, ALONG * $ju));
+  if (subgroup % TURNS == $turnu) { write(panel, local % 32u, corner + vec2u(16u * $iu, ALONG * $ju)); }
+#endfor
 #endfor
 #endfor
 #endif

@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { compileErrors, matrixEnables, nullWebGpuDevice } from "../../../tests/fixtures/null-webgpu.ts";
 import type { DeviceBuffer, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
 import { assemble } from "../../device/webgpu/wgsl.ts";
-import { enqueueMatrixProduct } from "../common/projection.matrix.webgpu.ts";
+import { enqueueMatrixProduct, hasMatrixUnits } from "../common/projection.matrix.webgpu.ts";
 import { chooseLayout, layoutRows, layoutWeightRows } from "../common/projection-layouts.webgpu.ts";
 
 const device = await nullWebGpuDevice();
@@ -26,17 +26,22 @@ function launchesOf(product: Partial<Parameters<typeof enqueueMatrixProduct>[1]>
 }
 
 const rows = (maxRows: number, outputs: number, isGated = false) => {
-  const layout = chooseLayout(webgpu, { rows: outputs }, isGated, maxRows);
+  const layout = chooseLayout({ rows: outputs }, isGated, maxRows);
   return [layoutRows(layout), layoutWeightRows(layout)];
 };
+
+it("takes the matrix units where their workgroups have room", () => {
+  expect(hasMatrixUnits({ kind: "webgpu", limits })).toBe(true);
+  const narrow = { ...limits, webgpu: { ...webgpu, workgroupBytes: 16384 } } as unknown as DeviceLimits;
+  expect(hasMatrixUnits({ kind: "webgpu", limits: narrow })).toBe(false);
+});
 
 it("subgroup-matrix: tiles by the number of rows and outputs", () => {
   expect(rows(2048, 6144)).toEqual([128, 128]);
   expect(rows(2048, 576)).toEqual([128, 64]);
   expect(rows(2048, 1536)).toEqual([128, 64]);
   expect(rows(32, 6144)).toEqual([64, 64]);
-  expect(rows(2048, 6144, true)).toEqual([256, 128]);
-  expect(rows(128, 6144, true)).toEqual([128, 128]);
+  expect(rows(2048, 6144, true)).toEqual([128, 128]);
 });
 
 it.runIf(device !== null)("subgroup-matrix: every layout compiles, whole and at its edges", async () => {
