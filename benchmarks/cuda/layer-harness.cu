@@ -1,7 +1,7 @@
 // Checks and times builds of the attention layer's Hopper kernels without Node: prologue, decode and epilogue, each alone and chained by
 // programmatic dependent launch, weights and caches of 16 layers in turn. Every line of standard input is one experiment,
 //
-//   b h s [tokens=4|8|16|32] [each=TOKENS] [pad=BYTES] [rows=0|16|32] [cluster=N] [prologue=PATH] [epilogue=PATH] [few=PATH] [many=PATH] [masks=1] [notime=1] [stamps=1]
+//   b h s [tokens=4|8|16|32] [each=TOKENS] [pad=BYTES] [rows=0|16|32] [cluster=N] [prologue=PATH] [epilogue=PATH] [few=PATH] [many=PATH] [fused=PATH] [three=0] [ragged=1] [masks=1] [notime=1] [stamps=1]
 //
 // with d_c 512, d_r 64, d_n = d_v = 128, bf16. Queries, entries and values are checked against float64; the chained layers must give the bits
 // that the same launches give one after another.
@@ -60,6 +60,7 @@ __global__ void checkQueries(const float* q, const bf16* kvB, const float* rotar
 
 __global__ void checkEntries(const float* latents, const float* norm, const float* rotary, const int* positions, const int* slots, const bf16* cache, Worst* worst) {
   const float* own = latents + static_cast<size_t>(blockIdx.x) * ENTRY;
+  if (slots[blockIdx.x] < 0) return;
   double squares = 0;
   for (int i = 0; i < LATENT; i++) squares += static_cast<double>(own[i]) * own[i];
   const double factor = 1 / sqrt(squares / LATENT + EPSILON);
@@ -77,10 +78,11 @@ __global__ void checkEntries(const float* latents, const float* norm, const floa
 }
 
 /** One row of attention a block, in float64 over the absorbed queries as they are. */
-__global__ void checkAttended(const bf16* q, const bf16* cache, const int* table, int tableWidth, int length, int heads, const bf16* out, double* scores, Worst* worst) {
+__global__ void checkAttended(const bf16* q, const bf16* cache, const int* table, int tableWidth, const int* lengths, int heads, const bf16* out, double* scores, Worst* worst) {
   const int row = blockIdx.x == 0 ? 0 : blockIdx.x * 37 % (gridDim.y * heads), sequence = row / heads;
+  const int length = lengths[sequence];
   const bf16* query = q + static_cast<size_t>(row) * ENTRY;
-  double* own = scores + static_cast<size_t>(blockIdx.x) * length;
+  double* own = scores + static_cast<size_t>(blockIdx.x) * tableWidth * PAGE;
   auto entry = [&](int t) { return cache + (static_cast<size_t>(table[sequence * tableWidth + t / PAGE]) * PAGE + t % PAGE) * ENTRY; };
   __shared__ double part[256];
   if (blockIdx.y > 0) return;
@@ -104,7 +106,7 @@ __global__ void checkAttended(const bf16* q, const bf16* cache, const int* table
   for (int c = threadIdx.x; c < LATENT; c += 256) {
     double x = 0;
     for (int t = 0; t < length; t++) x += own[t] * __bfloat162float(entry(t)[c]);
-    keep(worst, __bfloat162float(out[static_cast<size_t>(row) * LATENT + c]), x / sum);
+    keep(worst, __bfloat162float(out[static_cast<size_t>(row) * LATENT + c]), length > 0 ? x / sum : 0.);
   }
 }
 
@@ -155,7 +157,7 @@ struct Harness {
   cudaStream_t stream;
   std::map<std::string, CUmodule> modules;
   size_t cacheBytes = 4ull << 30, weightValues = 128ull * KV * LATENT;
-  static constexpr size_t SCRATCH = 256ull << 20;
+  static constexpr size_t SCRATCH = 256ull << 20, COUNTERS = 4 << 20;
 
   CUfunction find(const std::string& path, const std::string& name) {
     CUmodule& module = modules[path];
@@ -310,6 +312,107 @@ struct Harness {
     start(stage, overlaps, arguments);
   }
 
+  /** The whole layer in one launch. */
+  void fused(const Experiment& e, int layer, bool overlaps, float* out) {
+    Stage stage = {find(e.text("fused", ""), "mlaLayer_bf16"), 132, 384, 232448, 1};
+    CHECK(cuFuncSetAttribute(stage.kernel, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, stage.shared));
+    CUtensorMap map = mapOf(weightsOf(layer), static_cast<size_t>(e.heads) * KV, LATENT, 64), cacheMap = mapOfBoxes(cacheOf(e, layer), cacheRows(e), 64, 3);
+    const void *pq = q, *pl = latents, *pn = norm, *pp = positions, *ps = slots, *pr = rotary, *pk = weightsOf(layer), *pt = table, *pe = lengths, *pr2 = count;
+    void *pc = cacheOf(e, layer), *po = out, *pu = counters;
+    int maxRows = e.batch, heads = e.heads, interleaved = 1, scaled = 0, rows = static_cast<int>(cacheRows(e)), page = PAGE, width = rows / PAGE / e.batch, dtype = 0;
+    int rowBlocks = (e.heads + 31) / 32, groups = stage.grid / rowBlocks;
+    float epsilon = EPSILON, scale = SCALE;
+    std::vector<void*> arguments = {&map, &cacheMap, &pq, &pl, &pn, &pp, &ps, &pr, &pp, &pk, &pc, &pt, &pe, &pr2, &po, &pu, &maxRows, &heads, &interleaved,
+                                    &scaled, &rows, &page, &width, &dtype, &groups, &rowBlocks, &epsilon, &scale};
+    start(stage, overlaps, arguments);
+  }
+
+  /** Checks the layer in one launch against the values of the three, whose results are there, and times it. */
+  void runFused(const Experiment& e, const std::string& line, const std::vector<int>& slotsHost) {
+    const size_t outValues = static_cast<size_t>(e.batch) * e.heads * VALUE;
+    auto poison = [&] {
+      CHECK(cudaMemset(absorbed, 0xff, static_cast<size_t>(e.batch) * e.heads * ENTRY * 2));
+      CHECK(cudaMemset(outs, 0xff, outValues * 4 * LAYERS));
+      CHECK(cudaMemset(scratch, 0xff, 64 << 20));
+      for (int layer = 0; layer < LAYERS; layer++) {
+        for (int slot : slotsHost) {
+          if (slot >= 0) CHECK(cudaMemset(cacheOf(e, layer) + static_cast<size_t>(slot) * ENTRY, 0xff, ENTRY * 2));
+        }
+      }
+      CHECK(cudaDeviceSynchronize());
+    };
+    all(e, 0, false, outs);
+    CHECK(cudaStreamSynchronize(stream));
+    poison();
+    fused(e, 0, false, outs);
+    checkEntries<<<e.batch, 128, 0, stream>>>(latents, norm, rotary, positions, slots, cacheOf(e, 0), worst);
+    const double entryError = errorOf();
+    checkValues<<<e.batch * e.heads, 128, 0, stream>>>(attended, weightsOf(0), outs, e.heads, worst);
+    const double valueError = errorOf();
+    for (int layer = 0; layer < LAYERS; layer++) fused(e, layer, false, outs + layer * outValues);
+    CHECK(cudaStreamSynchronize(stream));
+    std::vector<float> serial(outValues * LAYERS), chained(outValues * LAYERS);
+    CHECK(cudaMemcpy(serial.data(), outs, serial.size() * 4, cudaMemcpyDeviceToHost));
+    cudaGraphExec_t chain = capture([&] {
+      for (int layer = 0; layer < LAYERS; layer++) fused(e, layer, true, outs + layer * outValues);
+    });
+    int different = 0;
+    for (int replay = 0; replay < 20; replay++) {
+      if (replay % 5 == 0) poison();
+      CHECK(cudaGraphLaunch(chain, stream));
+      CHECK(cudaStreamSynchronize(stream));
+      CHECK(cudaMemcpy(chained.data(), outs, chained.size() * 4, cudaMemcpyDeviceToHost));
+      different += memcmp(serial.data(), chained.data(), serial.size() * 4) != 0;
+    }
+    CHECK(cudaGraphExecDestroy(chain));
+    std::vector<unsigned> mail(COUNTERS);
+    CHECK(cudaMemcpy(mail.data(), counters, 4 * COUNTERS, cudaMemcpyDeviceToHost));
+    const long left = COUNTERS - std::count(mail.begin(), mail.end(), 0u);
+    const bool right = entryError < 6e-3 && valueError < 1e-2 && different == 0 && left == 0;
+    printf("  one launch: %s entry %.1e values %.1e, %d of 20 chains differ, %ld words left\n", right ? "right" : "WRONG", entryError, valueError, different, left);
+    fflush(stdout);
+    if (!right || e.number("notime", 0) > 0) return;
+    if (e.options.count("stamps") > 0) return writeStamps(e, e.text("stamps", "") + ".txt");
+    const double serialTime = timeOf([&](int layer) { fused(e, layer, false, values); }), time = timeOf([&](int layer) { fused(e, layer, true, values); });
+    printf("  one launch %6.2f us, each after the other's end %6.2f us: %s\n", time, serialTime, line.c_str());
+    fflush(stdout);
+  }
+
+  /** Readings of a build with STAMPS, in ns from the least: block, then three groups of 32. To $RESULTS, or the current folder. */
+  void writeStamps(const Experiment& e, const std::string& name) {
+    cudaGraphExec_t chain = capture([&] {
+      for (int layer = 0; layer < LAYERS; layer++) fused(e, layer, true, values);
+    });
+    CUdeviceptr address;
+    size_t bytes;
+    CHECK(cuModuleGetGlobal(&address, &bytes, modules[e.text("fused", "")], "layerStamps"));
+    for (int i = 0; i < 3; i++) {
+      CHECK(cudaMemset(reinterpret_cast<void*>(address), 0, bytes));
+      CHECK(cudaGraphLaunch(chain, stream));
+      CHECK(cudaStreamSynchronize(stream));
+    }
+    CHECK(cudaGraphExecDestroy(chain));
+    std::vector<unsigned long long> read(bytes / 8);
+    CHECK(cudaMemcpy(read.data(), reinterpret_cast<void*>(address), bytes, cudaMemcpyDeviceToHost));
+    unsigned long long zero = ~0ull;
+    for (unsigned long long at : read) {
+      if (at > 0) zero = std::min(zero, at);
+    }
+    const char* folder = getenv("RESULTS");
+    FILE* file = fopen(((folder ? std::string(folder) + "/" : "") + name).c_str(), "w");
+    for (size_t block = 0; file && block < read.size() / 96; block++) {
+      for (int i = 0; i < 96; i++) fprintf(file, "%lld%c", read[block * 96 + i] > 0 ? static_cast<long long>(read[block * 96 + i] - zero) : -1, i < 95 ? ' ' : '\n');
+    }
+    if (file) fclose(file);
+  }
+
+  /** The three launches. */
+  void all(const Experiment& e, int layer, bool overlaps, float* out) {
+    prologue(e, layer, overlaps);
+    decode(e, layer, overlaps);
+    epilogue(e, layer, overlaps, out);
+  }
+
   cudaGraphExec_t capture(const std::function<void()>& work) {
     cudaGraph_t graph;
     cudaGraphExec_t ready;
@@ -404,7 +507,9 @@ struct Harness {
     for (size_t i = 0; i < order.size(); i++) order[i] = static_cast<int>(i);
     for (size_t i = order.size(); i > 1; i--) std::swap(order[i - 1], order[(i * 2654435761u >> 7) % i]);
     for (int b = 0; b < e.batch; b++) {
-      slotsHost[b] = order[(b + 1) * pagesEach - 1] * PAGE + (e.length - 1) % PAGE;
+      if (e.number("ragged", 0) > 0) lengthsHost[b] = b == 1 ? 0 : b == 2 ? 1 : e.length - b * 977 % (e.length + 1);
+      const int last = lengthsHost[b] - 1;
+      slotsHost[b] = last < 0 ? -1 : order[b * pagesEach + last / PAGE] * PAGE + last % PAGE;
       positionsHost[b] = (b * 7 + 3) % POSITIONS;
     }
     if (cacheRows(e) * ENTRY * 2 * LAYERS > cacheBytes || order.size() > (1u << 20)) { printf("%s: too large\n", line.c_str()); return; }
@@ -418,17 +523,13 @@ struct Harness {
     CHECK(cudaMemset(absorbed, 0xff, static_cast<size_t>(e.batch) * e.heads * ENTRY * 2));
     CHECK(cudaMemset(attended, 0xff, static_cast<size_t>(e.batch) * e.heads * LATENT * 2));
     CHECK(cudaMemset(outs, 0xff, outValues * 4 * LAYERS));
-    auto all = [&](int layer, bool overlaps, float* out) {
-      prologue(e, layer, overlaps);
-      decode(e, layer, overlaps);
-      epilogue(e, layer, overlaps, out);
-    };
+    auto all = [&](int layer, bool overlaps, float* out) { this->all(e, layer, overlaps, out); };
     all(0, false, outs);
     checkQueries<<<e.batch * e.heads, 128, 0, stream>>>(q, weightsOf(0), rotary, positions, absorbed, e.heads, worst);
     const double queryError = errorOf();
     checkEntries<<<e.batch, 128, 0, stream>>>(latents, norm, rotary, positions, slots, cacheOf(e, 0), worst);
     const double entryError = errorOf();
-    checkAttended<<<dim3(6, e.batch), 256, 0, stream>>>(absorbed, cacheOf(e, 0), table, pagesEach, e.length, e.heads, attended, scores, worst);
+    checkAttended<<<dim3(6, e.batch), 256, 0, stream>>>(absorbed, cacheOf(e, 0), table, pagesEach, lengths, e.heads, attended, scores, worst);
     const double attendedError = errorOf();
     checkValues<<<e.batch * e.heads, 128, 0, stream>>>(attended, weightsOf(0), outs, e.heads, worst);
     const double valueError = errorOf();
@@ -455,7 +556,8 @@ struct Harness {
     printf("%-52s %s q %.1e entry %.1e attention %.1e values %.1e, %d of 4 chains differ\n", line.c_str(), right ? "right" : "WRONG", queryError, entryError,
            attendedError, valueError, different);
     fflush(stdout);
-    if (!right || e.number("notime", 0) > 0) return;
+    if (e.options.count("fused") > 0) runFused(e, line, slotsHost);
+    if (!right || e.number("notime", 0) > 0 || e.number("three", 1) == 0) return;
     if (e.options.count("stamps") > 0) {
       printStamps(e, all);
       return;
@@ -500,8 +602,8 @@ int main(int count, char** words) {
   h.values = allocate<float>(rows * VALUE);
   h.outs = allocate<float>(rows * VALUE * LAYERS);
   h.scratch = allocate<float>(Harness::SCRATCH / 4);
-  h.counters = allocate<unsigned>(1 << 16);
-  CHECK(cudaMemset(h.counters, 0, 4 << 16));
+  h.counters = allocate<unsigned>(Harness::COUNTERS);
+  CHECK(cudaMemset(h.counters, 0, 4 * Harness::COUNTERS));
   h.scores = allocate<double>(8 * 262144);
   h.worst = allocate<Worst>(1);
   CHECK(cudaMemset(h.worst, 0, sizeof(Worst)));

@@ -2,6 +2,7 @@ import type { Device, Launch, Program } from "../device/device.ts";
 import { mlaDecode } from "../kernels/mla-decode/mla-decode.ts";
 import { mlaEpilogue } from "../kernels/mla-epilogue/mla-epilogue.ts";
 import { mlaPrologue } from "../kernels/mla-prologue/mla-prologue.ts";
+import { latentDecode } from "../models/latent-decode.ts";
 import {
   ENTRY,
   type GpuLayerShape,
@@ -19,6 +20,8 @@ import { timeRuns, warmUp } from "./gpu-memory.ts";
 /** Microseconds of a layer's attention within a graph of many, and of its stages each in a graph of its own. */
 export interface GpuLayerResult extends GpuLayerShape {
   readonly microseconds: number;
+  /** The three stages one after the other, as launches that overlap. */
+  readonly stages: number;
   readonly prologue: number;
   readonly decode: number;
   readonly epilogue: number;
@@ -72,6 +75,20 @@ const stages = {
 
 type Step = (launch: Launch, memory: LayerMemory, layer: Layer) => void;
 
+/** The layer as models run it: in one launch where that is faster. */
+const whole: Step = (launch, { inputs, shape }, { kvB, cache }) => {
+  const { sizes, q, latent, normWeight, positions, rotary, slotBuffer, absorbed, rowCount } = inputs;
+  const { table, pages, lengths, attended, lse, values, workspace } = inputs;
+  latentDecode(launch, {
+    ...{ ...sizes, ...layerConstants, q, latent, normWeight, positions, rowCount, absorbed, workspace },
+    ...{ rotaryTable: rotary, rotary: "interleaved", queryScale: null, slots: slotBuffer, out: values },
+    kvB: { buffer: kvB, dtype: "bf16", rows: shape.heads * KV_ROWS, columns: layerWidths.latentWidth },
+    cache: { buffer: cache, dtype: "bf16", pageSize: PAGE },
+    ...{ blockTable: table, maxPages: pages, cacheSeqlens: lengths, maxRows: shape.batch },
+    ...{ dtype: "bf16", merged: { attended, lse } },
+  });
+};
+
 const unfused: Step = (launch, memory, layer) =>
   recordUnfused(launch, memory, layer, () => stages.decode(launch, memory, layer));
 
@@ -85,7 +102,7 @@ function record(memory: LayerMemory, steps: readonly Step[], calls: number): Pro
 
 /** The largest error of that row, of its largest value. */
 async function check(memory: LayerMemory): Promise<number> {
-  const program = record(memory, Object.values(stages), 1);
+  const program = record(memory, [whole], 1);
   program.run();
   await program.idle();
   program.free();
@@ -129,7 +146,8 @@ export async function measureGpuLayer(
     };
     return {
       ...{ ...shape, ...gpuLayerCost(shape), worstError },
-      microseconds: await time(...Object.values(stages)),
+      microseconds: await time(whole),
+      stages: await time(...Object.values(stages)),
       prologue: await time(stages.prologue),
       decode: await time(stages.decode),
       epilogue: await time(stages.epilogue),

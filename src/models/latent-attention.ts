@@ -1,67 +1,47 @@
 import type { LatentCache } from "../kernels/common/latent-cache.ts";
-import { mlaDecode, mlaDecodePartial } from "../kernels/mla-decode/mla-decode.ts";
-import { mlaEpilogue } from "../kernels/mla-epilogue/mla-epilogue.ts";
 import { mlaPrefill } from "../kernels/mla-prefill/mla-prefill.ts";
 import { mlaPrologue } from "../kernels/mla-prologue/mla-prologue.ts";
+import { latentDecode } from "./latent-decode.ts";
 import type { LayerContext } from "./layers.ts";
 import type { AttentionWeights } from "./model-weights.ts";
 import { softmaxScale } from "./rope.ts";
 
-function widthsOf({ config }: LayerContext) {
-  const { heads, qkNopeHeadDim, vHeadDim, kvLoraRank, qkRopeHeadDim } = config.attention;
-  return {
-    heads,
-    nopeWidth: qkNopeHeadDim,
-    ropeWidth: qkRopeHeadDim,
-    valueWidth: vHeadDim,
-    latentWidth: kvLoraRank,
-  };
-}
-
-function prologue(context: LayerContext, weights: AttentionWeights, cache: LatentCache): void {
-  const { launch, config, tables, inputs, buffers } = context;
+/** What the prologue reads beside queries and latents, whatever the phase. */
+function inputsOf(context: LayerContext, weights: AttentionWeights, cache: LatentCache) {
+  const { config, tables, inputs, buffers } = context;
+  const { heads, qkNopeHeadDim, vHeadDim, kvLoraRank, qkRopeHeadDim, rotary, latentNormEps } =
+    config.attention;
   const { positions, slots, rowCount } = inputs;
-  const { phase, dtype, query: qOut } = buffers.attention;
-  mlaPrologue(launch, {
-    ...{ phase, q: buffers.query, qOut, qOutDtype: dtype, latent: buffers.latent, cache },
-    ...{ normWeight: weights.latentNorm, epsilon: config.attention.latentNormEps, kvB: weights.kvB },
-    ...{ positions, rotaryTable: tables.rotary, rotary: config.attention.rotary },
-    ...{ queryScale: tables.queryScale, slots, rowCount, maxRows: buffers.maxRows },
-    ...widthsOf(context),
-  });
-}
-
-function prefill(context: LayerContext, { kvB }: AttentionWeights, cache: LatentCache): void {
-  const { launch, config, inputs, buffers } = context;
-  const { rowCount, blockTable, cacheSeqlens } = inputs;
-  const { query: q, dtype: qDtype } = buffers.attention;
-  mlaPrefill(launch, {
-    ...{ q, qDtype, cache, kvB, blockTable, cacheSeqlens, rowCount, out: buffers.values },
-    ...{ maxRows: buffers.maxRows, maxLen: context.maxLength, softmaxScale: softmaxScale(config) },
-    ...widthsOf(context),
-  });
-}
-
-function decode(context: LayerContext, { kvB }: AttentionWeights, cache: LatentCache): void {
-  const { launch, config, inputs, buffers } = context;
-  const { query: q, dtype: qDtype, merged } = buffers.attention;
-  const sizes = { ...widthsOf(context), batch: buffers.maxRows, sQ: 1, maxLen: context.maxLength };
-  const batchCount = inputs.rowCount;
-  const workspace = context.attentionWorkspace!;
-  const projection = { ...sizes, kvB, out: buffers.values, batchCount };
-  const tokens = { blockTable: inputs.blockTable, maxPages: inputs.maxPages, mask: "causal" } as const;
-  const attention = {
-    ...{ ...sizes, ...tokens, q, cache, cacheSeqlens: inputs.cacheSeqlens, workspace, batchCount },
-    softmaxScale: softmaxScale(config),
+  return {
+    ...{ heads, nopeWidth: qkNopeHeadDim, ropeWidth: qkRopeHeadDim, valueWidth: vHeadDim },
+    ...{ latentWidth: kvLoraRank, q: buffers.query, latent: buffers.latent, cache, kvB: weights.kvB },
+    ...{ normWeight: weights.latentNorm, epsilon: latentNormEps, positions, slots, rowCount, rotary },
+    ...{ rotaryTable: tables.rotary, queryScale: tables.queryScale, maxRows: buffers.maxRows },
   };
-  if (merged === null) {
-    mlaDecodePartial(launch, attention);
-    mlaEpilogue(launch, { ...projection, partials: workspace });
-    return;
-  }
-  const { attended, lse } = merged;
-  mlaDecode(launch, { ...attention, qDtype, out: attended, outDtype: qDtype, lse });
-  mlaEpilogue(launch, { ...projection, attended, attendedDtype: qDtype });
+}
+
+type Inputs = ReturnType<typeof inputsOf>;
+
+function prefill(context: LayerContext, shared: Inputs): void {
+  const { launch, config, inputs, buffers } = context;
+  const { query: q, dtype: qDtype } = buffers.attention;
+  mlaPrologue(launch, { ...shared, phase: "prefill", qOut: q, qOutDtype: qDtype });
+  mlaPrefill(launch, {
+    ...{ ...shared, q, qDtype, out: buffers.values, maxLen: context.maxLength },
+    ...{ blockTable: inputs.blockTable, cacheSeqlens: inputs.cacheSeqlens },
+    softmaxScale: softmaxScale(config),
+  });
+}
+
+function decode(context: LayerContext, shared: Inputs): void {
+  const { launch, config, inputs, buffers } = context;
+  const { query: absorbed, dtype, merged } = buffers.attention;
+  const { blockTable, maxPages, cacheSeqlens } = inputs;
+  latentDecode(launch, {
+    ...{ ...shared, absorbed, dtype, merged, blockTable, maxPages, cacheSeqlens, out: buffers.values },
+    ...{ workspace: context.attentionWorkspace!, maxLen: context.maxLength },
+    softmaxScale: softmaxScale(config),
+  });
 }
 
 /**
@@ -69,7 +49,7 @@ function decode(context: LayerContext, { kvB }: AttentionWeights, cache: LatentC
  * the latents themselves for single tokens. What lies between them has the element type that suits the device.
  */
 export function latentAttention(context: LayerContext, weights: AttentionWeights, cache: LatentCache): void {
-  prologue(context, weights, cache);
-  if (context.buffers.attention.phase === "prefill") prefill(context, weights, cache);
-  else decode(context, weights, cache);
+  const shared = inputsOf(context, weights, cache);
+  if (context.buffers.attention.phase === "prefill") prefill(context, shared);
+  else decode(context, shared);
 }

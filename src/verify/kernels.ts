@@ -13,6 +13,7 @@ import { rmsNormCases } from "../kernels/rms-norm/cases.ts";
 import { samplingCases } from "../kernels/sampling/cases.ts";
 import { standardAttentionCases } from "../kernels/standard-attention/cases.ts";
 import { mlaEpilogueCases } from "./mla-epilogue-cases.ts";
+import { mlaLayerCases } from "./mla-layer-cases.ts";
 
 /** The cases of every kernel, in the order in which a layer runs them; mla-decode with its many shapes comes last. */
 export function allCases(): KernelCase[] {
@@ -23,6 +24,7 @@ export function allCases(): KernelCase[] {
     ...mlaPrologueCases(),
     ...mlaPrefillCases(),
     ...mlaEpilogueCases(),
+    ...mlaLayerCases(),
     ...gatedMlpCases(),
     ...expertRoutingCases(),
     ...expertMlpCases(),

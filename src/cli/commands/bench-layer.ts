@@ -42,7 +42,7 @@ interface LayerReport {
 
 function tableOf({ results, ceilings }: LayerReport): string[][] {
   const head = ["heads", "batch", "context", "µs", "floor µs", "of ceiling", "bound by"];
-  const stages = ["prologue µs", "decode µs", "epilogue µs", "unfused µs", "error"];
+  const stages = ["stages µs", "prologue µs", "decode µs", "epilogue µs", "unfused µs", "error"];
   const rows = results.map(({ heads, batch, length, bytes, flops, worstError, ...times }) => {
     const [memory, compute] = [bytes / ceilings.bytesPerSecond, flops / ceilings.flopsPerSecond];
     const floor = Math.max(memory, compute) * 1e6;
@@ -51,7 +51,7 @@ function tableOf({ results, ceilings }: LayerReport): string[][] {
       ...[times.microseconds, floor].map(threeDigits),
       `${((100 * floor) / times.microseconds).toFixed(0)} %`,
       compute > memory ? "compute" : "memory",
-      ...[times.prologue, times.decode, times.epilogue, times.unfused].map(threeDigits),
+      ...[times.stages, times.prologue, times.decode, times.epilogue, times.unfused].map(threeDigits),
       worstError.toExponential(1),
     ];
   });
@@ -63,7 +63,7 @@ function printReport(report: LayerReport): void {
   printLine(
     `${report.device}: reads ${threeDigits(bytesPerSecond / 1e9)} GB/s, multiplies ${threeDigits(flopsPerSecond / 1e12)} TFLOPS (bf16)\n` +
       "From a layer's projections to its heads' values, d_c=512, bf16, weights and caches of 16 layers in turn;\n" +
-      "floor: what the binding ceiling allows for the whole; stages: each in a graph of its own;\n" +
+      "floor: what the binding ceiling allows for the whole; stages: in three launches that overlap, then each in a graph of its own;\n" +
       "unfused: the same work in separate launches, W_UK and W_UV by cuBLASLt\n",
   );
   const [head = "", ...lines] = formatTable(tableOf(report)).split("\n");

@@ -1,6 +1,6 @@
 // mlaPrologue for Ampere and newer. Every kernel takes float32 queries; W_UK is in any stored form, and queries leave in float32 or
 // 16 bits. All sums are float32.
-#include "append.cuh"
+#include "../common/append.cuh"
 
 namespace flashmla {
 

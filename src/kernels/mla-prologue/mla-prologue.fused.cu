@@ -1,7 +1,7 @@
 // mlaPrologue for decoding with 16-bit weights and queries, in one launch, for Ampere and newer (mma.sync). The first blocks append one
 // token's entry each; every other takes 64 latent channels of one head for all tokens. Its weights are in registers before it
 // waits for the launch before it; queries enter the products as two 16-bit parts, so that only the result is rounded.
-#include "append.cuh"
+#include "../common/append.cuh"
 
 namespace flashmla {
 

@@ -5,7 +5,7 @@
 // enter as two 16-bit parts, so that only the result is rounded. Further warps ask for the boxes and turn the rotary parts.
 // Positions, slots and the number of tokens are read before the wait: they are there before the program runs.
 #include "../common/sm90.cuh"
-#include "append.cuh"
+#include "../common/append.cuh"
 
 namespace flashmla {
 

@@ -1,6 +1,6 @@
 // Rotary pairs, and one token's entry appended to the cache: what all kernels of mlaPrologue share.
 #pragma once
-#include "../common/elements.cuh"
+#include "elements.cuh"
 
 namespace flashmla {
 
