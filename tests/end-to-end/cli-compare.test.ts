@@ -58,7 +58,7 @@ describe("bench compare", () => {
     [["--minutes", "-1"], /Expected a number from/],
     [["--heads", "0"], /Expected an integer from 1/],
     [["--batches", "1,x"], /Expected an integer from 1/],
-    [["--device", "tpu"], /Allowed choices are cuda, .*cpu/],
+    [["--device", "tpu"], /Expected one of cuda, webgpu, cpu, or cuda:1/],
   ])("refuses %j", async (flags, message) => {
     const { code, stderr } = await runCli(["bench", "compare", ...flags]);
     expect(code).toBe(1);
