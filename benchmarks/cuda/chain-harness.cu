@@ -115,7 +115,7 @@ int main() {
     CUfunction f;
     CHECK(cuModuleLoad(&module, file.c_str()));
     CHECK(cuModuleGetFunction(&f, module, "productChain"));
-    const int shared = stages * 16 * (2048 + 64) + (36 * stages + 5240 + 15) / 16 * 16 + 6 * 11008;
+    const int shared = stages * 16 * (2048 + 64) + (36 * stages + 5232 + 15) / 16 * 16 + 6 * 11008;
     CHECK(cuFuncSetAttribute(f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared));
     CHECK(cudaMemcpy(rowCount, &m, 4, cudaMemcpyHostToDevice));
     auto layer = [&](int l, int count) {

@@ -6,7 +6,7 @@ import { packSamplingParams, type SamplingParams } from "../kernels/sampling/par
 import type { Model } from "../models/model.ts";
 import type { StepPhase } from "../models/step-buffers.ts";
 import { freeStep, type RecordedStep, recordStep, type SampleBuffers } from "./recorded-step.ts";
-import { isStepAhead, rowsAhead, type StepAhead } from "./run-ahead.ts";
+import { isStepAhead, MOST_ROWS_AHEAD, rowsAhead, type StepAhead } from "./run-ahead.ts";
 import { allocateRunnerMemory, type PhaseMemory, type RunnerSizes } from "./runner-memory.ts";
 import type { AdjustLogits, DecodeRow, PrefillChunk, Runner } from "./runner-types.ts";
 import type { StepMemory } from "./step-memory.ts";
@@ -19,7 +19,7 @@ export interface ModelRunnerOptions extends RunnerSizes {
   readonly validVocab: number;
   /**
    * Begins the next decode step of a few sequences before the tokens of this one are back, which hides what the host takes between two
-   * steps; a step that turns out not to be wanted is computed for nothing. Default: on WebGPU, whose steps begin slowly.
+   * steps; a step that turns out not to be wanted is computed for nothing. Default: on GPUs.
    */
   readonly runsAhead?: boolean;
 }
@@ -60,7 +60,7 @@ export class ModelRunner implements Runner {
     this.#device = device;
     this.#model = model;
     this.#validVocab = options.validVocab;
-    this.#runsAhead = options.runsAhead ?? device.kind === "webgpu";
+    this.#runsAhead = options.runsAhead ?? device.kind !== "cpu";
     this.pageSize = pageSize;
     this.pageCount = pageCount;
     this.maxDecodeRows = checkInteger("maxDecodeRows", options.maxDecodeRows, { min: 1 });
@@ -91,7 +91,8 @@ export class ModelRunner implements Runner {
     const plan = { ...shared, ...phase, maxPages: this.#maxPages, validVocab: this.#validVocab };
     const isDecode = kind === "decode";
     const headRows = isDecode ? bucket : this.maxDecodeRows;
-    const step = recordStep(plan, bucket, headRows, isDecode && this.#runsAhead);
+    const runsAhead = isDecode && this.#runsAhead && bucket <= MOST_ROWS_AHEAD;
+    const step = recordStep(plan, bucket, headRows, runsAhead);
     phase.steps.set(bucket, step);
     return step;
   }

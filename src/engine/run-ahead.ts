@@ -1,7 +1,7 @@
 import type { DecodeRow } from "./runner-types.ts";
 
 /** Rows up to which a step is begun ahead: with more of them sequences end too often, and the step is for nothing. */
-const MOST_ROWS = 4;
+export const MOST_ROWS_AHEAD = 4;
 
 /** A decode step under way before its tokens were known to its caller: the device takes them from where the step before left them. */
 export interface StepAhead {
@@ -20,7 +20,7 @@ export function rowsAhead(
   rows: readonly DecodeRow[],
   { pageSize, maxContext }: { readonly pageSize: number; readonly maxContext: number },
 ): DecodeRow[] | null {
-  if (rows.length > MOST_ROWS) return null;
+  if (rows.length > MOST_ROWS_AHEAD) return null;
   const next: DecodeRow[] = [];
   for (const { position: last, pages, sampling, continues } of rows) {
     const position = last + 1;

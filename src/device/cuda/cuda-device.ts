@@ -136,8 +136,12 @@ export class CudaDevice implements Device {
     checkRange(buffer, byteOffset, bytes);
     const address = source.address + BigInt(byteOffset);
     const copy = bytes > 0 ? this.#staging.read(address, bytes, this.stream) : null;
+    // Work that is submitted after it is not waited for.
+    if (copy !== null) {
+      await this.#until(() => this.driver.isPast(copy.event));
+      return copy.take();
+    }
     await this.idle();
-    if (copy !== null) return copy();
     const result = new Uint8Array(bytes);
     if (bytes === 0) return result.buffer;
     this.enter();
@@ -146,10 +150,14 @@ export class CudaDevice implements Device {
     return result.buffer;
   }
 
-  async idle(): Promise<void> {
+  idle(): Promise<void> {
+    return this.#until(() => this.driver.isDone(this.stream));
+  }
+
+  async #until(isDone: () => boolean): Promise<void> {
     this.enter();
     try {
-      while (!this.driver.isDone(this.stream)) {
+      while (!isDone()) {
         await new Promise<void>((resolve) => setImmediate(resolve));
         this.enter();
       }

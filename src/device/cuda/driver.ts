@@ -41,6 +41,7 @@ const functions = {
   cuStreamEndCapture: [handle, pointer],
   cuEventCreate: [pointer, "unsigned int"],
   cuEventRecord: [handle, handle],
+  cuEventQuery: [handle],
   cuEventSynchronize: [handle],
   cuEventElapsedTime: [pointer, handle, handle],
   cuEventDestroy_v2: [handle],
@@ -162,7 +163,16 @@ export class CudaDriver {
 
   /** Whether all work of `stream` is done; throws CudaError when it failed. */
   isDone(stream: bigint): boolean {
-    const status = this.#invoke("cuStreamQuery", [stream]);
+    return this.#isFinished("cuStreamQuery", stream);
+  }
+
+  /** Whether all work before the last record of an event is done; throws CudaError when that failed. */
+  isPast(event: bigint): boolean {
+    return this.#isFinished("cuEventQuery", event);
+  }
+
+  #isFinished(query: "cuStreamQuery" | "cuEventQuery", what: bigint): boolean {
+    const status = this.#invoke(query, [what]);
     if (status === NOT_READY) return false;
     if (status !== SUCCESS) throw new CudaError("the work submitted before", status, this.#describe(status));
     return true;

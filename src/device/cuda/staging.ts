@@ -1,11 +1,20 @@
 import type { CudaDriver } from "./driver.ts";
 
 const SLOTS = 4;
-/** What small reads come back through. */
+/** What small reads come back through, two at a time: a step's, and that of a step begun before its caller has it. */
 const READ_BYTES = 64 * 2 ** 10;
+const READS = 2;
 const SLOT_BYTES = 4 * 2 ** 20;
 /** CU_EVENT_DISABLE_TIMING: cheaper, and only the order matters. */
 const NO_TIMING = 2;
+
+/** A small copy from the device that was enqueued. */
+export interface Reading {
+  /** CUevent: past once the copy is there. */
+  readonly event: bigint;
+  /** Its bytes; called once, after that. */
+  take(): ArrayBuffer;
+}
 
 /**
  * Pinned memory that writes go through: the copy engine reads it while the caller goes on, and a slot is filled again once
@@ -19,14 +28,18 @@ export class StagingRing {
   readonly #events: readonly bigint[];
   readonly #used: boolean[] = Array.from({ length: SLOTS }, () => false);
   #next = 0;
-  #isReading = false;
+  readonly #readEvents: readonly bigint[];
+  readonly #isReading: boolean[] = Array.from({ length: READS }, () => false);
 
   constructor(driver: CudaDriver) {
     this.#driver = driver;
-    const bytes = SLOTS * SLOT_BYTES + READ_BYTES;
+    const bytes = SLOTS * SLOT_BYTES + READS * READ_BYTES;
     this.#address = driver.result("cuMemHostAlloc", bytes, 0);
     this.#memory = new Uint8Array(driver.library.view(this.#address, bytes));
-    this.#events = Array.from({ length: SLOTS }, () => driver.result("cuEventCreate", NO_TIMING));
+    const events = (length: number) =>
+      Array.from({ length }, () => driver.result("cuEventCreate", NO_TIMING));
+    this.#events = events(SLOTS);
+    this.#readEvents = events(READS);
   }
 
   /** Copies `data` to the device address `target`, in order with the work of `stream`; `data` is free on return. */
@@ -45,23 +58,24 @@ export class StagingRing {
     }
   }
 
-  /**
-   * Enqueues a small copy from the device; once the stream is idle, the result gives its bytes. Null when it is too large, or
-   * another one is under way.
-   */
-  read(source: bigint, bytes: number, stream: bigint): (() => ArrayBuffer) | null {
-    if (bytes > READ_BYTES || this.#isReading) return null;
-    const at = SLOTS * SLOT_BYTES;
+  /** Enqueues a small copy from the device. Null when it is too large, or two others are under way. */
+  read(source: bigint, bytes: number, stream: bigint): Reading | null {
+    const slot = this.#isReading.indexOf(false);
+    if (bytes > READ_BYTES || slot < 0) return null;
+    const at = SLOTS * SLOT_BYTES + slot * READ_BYTES;
+    const event = this.#readEvents[slot] ?? 0n;
     this.#driver.call("cuMemcpyDtoHAsync_v2", this.#address + BigInt(at), source, bytes, stream);
-    this.#isReading = true;
-    return () => {
-      this.#isReading = false;
+    this.#driver.call("cuEventRecord", event, stream);
+    this.#isReading[slot] = true;
+    const take = () => {
+      this.#isReading[slot] = false;
       return this.#memory.slice(at, at + bytes).buffer;
     };
+    return { event, take };
   }
 
   release(): void {
-    for (const event of this.#events) this.#driver.call("cuEventDestroy_v2", event);
+    for (const event of [...this.#events, ...this.#readEvents]) this.#driver.call("cuEventDestroy_v2", event);
     this.#driver.call("cuMemFreeHost", this.#address);
   }
 }

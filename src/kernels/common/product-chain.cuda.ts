@@ -6,7 +6,7 @@ const MOST_PARTS = 8;
 const WARPS = 8;
 const STAGES = 4;
 const STAGE_BYTES = 16 * (2048 + 64);
-const BOOKKEEPING = Math.ceil((36 * STAGES + 5240) / 16) * 16;
+const BOOKKEEPING = Math.ceil((36 * STAGES + 5232) / 16) * 16;
 /** Inputs of a step of a warp; of a row at most, which lies in shared memory in three terms. */
 const STEP = 64;
 const MOST_INPUTS = 14 * 1024;
@@ -51,7 +51,7 @@ function chainEntry(inputs: number): CudaEntry {
   return {
     ...{ module: "product-chain.sm90.cubin", function: "productChain", blockSize: (WARPS + 1) * 32 },
     sharedBytes: STAGES * STAGE_BYTES + BOOKKEEPING + 3 * 2 * inputs,
-    ...{ overlaps: true, counters: MOST_PARTS + 2 },
+    ...{ overlaps: true, counters: MOST_PARTS + 1 },
     joins: { most: MOST_PARTS, reads: [0, 7, 8], writes: [5, 6], shares: [1, 2] },
   };
 }

@@ -1,8 +1,7 @@
 // Up to MOST_PARTS products of one row one after the other in one launch, for Hopper: the arithmetic of streamed-products.cuh, to the bit,
 // but memory does not pause between them. One block a multiprocessor; a warp of each brings weights through one ring, from the first
 // part to the last: weights depend on nothing, so while the others wait for what the parts before left, the next ones arrive. Blocks
-// take tiles of 8 outputs as they come, since memory does not serve all multiprocessors alike, and meet at counters in memory
-// where a part reads what others wrote. The row of x lies in shared memory in three terms of bf16, normed where it is.
+// take equal shares of every part, in tiles of 8 outputs, and meet at counters in memory where a part reads what others wrote. The row of x lies in shared memory in three terms of bf16, normed where it is.
 #include "../expert-routing/expert-routing.cuh"
 #include "streamed-products.cuh"
 
@@ -38,13 +37,12 @@ struct Part {
   int waitsFor, announces;
 };
 
-/** The counters are zero before and after a launch: arrivals at the end of each part, blocks that left, tiles handed out. */
+/** The counters are zero before and after a launch: arrivals at the end of each part, blocks that left. */
 struct Chain {
   unsigned* counters;
   int count, reserved;
   Part parts[MOST_PARTS];
   __device__ __forceinline__ unsigned* left() const { return counters + MOST_PARTS; }
-  __device__ __forceinline__ unsigned* taken() const { return counters + MOST_PARTS + 1; }
 };
 
 #ifdef STAMPS
@@ -68,7 +66,6 @@ __device__ __forceinline__ int unitsOf(const Part& part) {
   if (part.kind == PLAIN) return part.outputs + part.outputs2;
   return part.kind == EXPERTS_GATED ? part.outputs * part.perToken : part.outputs;
 }
-__device__ __forceinline__ int tilesOf(const Part& part) { return (unitsOf(part) + UNITS - 1) / UNITS; }
 
 /** Waits until every block has announced the end of a part; one thread. */
 __device__ __forceinline__ void waitForPart(const unsigned* counter) {
@@ -98,26 +95,11 @@ struct alignas(16) Shared {
   float squares[WARPS];
   /** Of the stage that lies there; part -1 after the last one. */
   Tile tile[RING_STAGES];
-  int unused;
   /** Known what comes, is there, is read; sums are there. */
   uint64_t known[RING_STAGES], full[RING_STAGES], empty[RING_STAGES], summed[TURNS];
   /** [term][input], behind everything else. */
   __device__ __forceinline__ uint32_t terms() const { return sharedAddress(this) + sizeof(Shared); }
 };
-
-#ifdef DYNAMIC
-/** A place in the list of all parts' tiles that only goes forward. */
-struct Cursor {
-  int at = 0, base = 0;
-  /** Tile `index` of all parts' together; part -1 when there is none. */
-  __device__ __forceinline__ Tile goTo(const Chain& chain, int index) {
-    while (at < chain.count && index >= base + tilesOf(chain.parts[at])) base += tilesOf(chain.parts[at++]);
-    if (at == chain.count) return {-1, 0, 0};
-    const int begin = (index - base) * UNITS;
-    return {at, begin, min(UNITS, unitsOf(chain.parts[at]) - begin)};
-  }
-};
-#endif
 
 /** The weight row of a tile that a lane brings. */
 struct LaneRow {
@@ -215,36 +197,6 @@ struct Bringer {
     }
   }
 
-#ifdef DYNAMIC
-  __device__ __forceinline__ int take() const { return lane == 0 ? 2 * gridDim.x + atomicAdd(chain.taken(), 1u) : 0; }
-
-  __device__ __forceinline__ void run() {
-    Cursor cursor;
-    int claims[2];
-    // Two tiles each before anything is known of the launches before; every other one is asked for two tiles before it is brought.
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      claims[i] = i * gridDim.x + blockIdx.x;
-      const Tile tile = cursor.goTo(chain, claims[i]);
-      if (tile.part >= 0) bring(tile);
-    }
-    waitForEarlier();
-#pragma unroll
-    for (int i = 0; i < 2; i++) claims[i] = take();
-    bool more = true;
-    while (more) {
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        const Tile tile = cursor.goTo(chain, __shfl_sync(~0u, claims[i], 0));
-        more = tile.part >= 0;
-        if (!more) break;
-        bring(tile);
-        claims[i] = take();
-      }
-    }
-    end(claims[0] + claims[1]);
-  }
-#else
   __device__ __forceinline__ void run() {
     for (int at = 0; at < chain.count; at++) {
       // Equal shares of each part, in tiles of nearly equal size.
@@ -256,17 +208,7 @@ struct Bringer {
         bring({at, first + begin, count * (i + 1) / tiles - begin});
       }
     }
-    end(0);
-  }
-#endif
-
-  /** Says that nothing follows. `answers`: of all questions after tiles, which have to be here before the counters become zero again. */
-  __device__ __forceinline__ void end(int answers) {
     announce({-1, 0, 0});
-    if (lane == 0) {
-      *const_cast<volatile int*>(&shared.unused) = answers;
-      arriveAt(sharedAddress(&shared.full[slot]));
-    }
   }
 };
 
@@ -529,11 +471,9 @@ struct Multiplier {
       else multiplyTile<false>(part, tile);
     }
     if (threadIdx.x > 0) return;
-    // The bringing warp takes no more tiles; whoever leaves last has seen all others past their waits.
-    waitFor(sharedAddress(&shared.full[slot]), parity);
+    // Whoever leaves last has seen all others past their waits.
     if (atomicInc(chain.left(), gridDim.x - 1) == gridDim.x - 1) {
       for (int i = 0; i < MOST_PARTS; i++) chain.counters[i] = 0;
-      *chain.taken() = 0;
     }
   }
 };
