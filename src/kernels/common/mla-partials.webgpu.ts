@@ -1,8 +1,8 @@
 import type { DeviceBuffer } from "../../device/device.ts";
 import { type MlaDecodeSizes, mlaDecodeSplits } from "./mla-partials.ts";
 
-/** Tokens of a split at least: one tile. */
-const LEAST_SPLIT = 64;
+/** Tokens of a split at least: a tile on matrix units; without them splits are of 64. */
+const LEAST_SPLIT = 32;
 /** MOST_SPLITS of weigh-splits.wgsl. */
 const MOST_SPLITS = 128;
 /** Workgroups of a launch that fill a large GPU about twice; more splits than that cost more than they bring (docs/log.md). */

@@ -1,15 +1,17 @@
 // Few rows: bound by reading the weights. A workgroup of 128 has slots of LANES lanes with PER_LANE outputs each; a lane reads every LANES-th
-// word of 8 weights, four under way at once, and meets ROWS rows of x with it. A row's sums are added in the same order whatever ROWS is.
-// SUBGROUPS: a slot is a subgroup (of LANES) and adds up by subgroupAdd, else in workgroup memory. NORMED: x is multiplied by `norm` and
+// word of 8 weights, DEPTH under way at once, and meets ROWS rows of x with it. Nothing that has to be waited for stands before the first
+// loads, neither the number of rows nor a branch around a load. A row's sums are added in the same order whatever ROWS is.
+// SUBGROUPS: a slot is PARTS subgroups, which add up by subgroupAdd, and in workgroup memory where there are several; else PARTS is LANES. NORMED: x is multiplied by `norm` and
 // divided by its root mean square, whose squares come along; epsilon is a scalar then. PAIRED: outputs past `count` are those of `second`
-// over the same rows, stored to `out2`; the scalar secondCount has their number.
+// over the same rows, stored to `out2`; the scalar secondCount has their number. UNEVEN: the words of a row are no multiple of DEPTH · LANES.
+// Constants beside: ACCUMULATE_EARLY, that there is one row and what it is added to is asked for first; MOST, the rows that x and out have; MATRICES, 2 if PAIRED and else 1.
 #include "grid.wgsl"
 #include "projection.wgsl"
 #include "eight-weights.wgsl"
 
 const SLOTS = 128u / LANES;
 const OUTPUTS = SLOTS * PER_LANE;
-/// Sums of a lane.
+/// Sums of a slot.
 const SUMS = ROWS * PER_LANE;
 
 #if NORMED
@@ -19,88 +21,46 @@ const SUMS = ROWS * PER_LANE;
 @group(0) @binding(6) var<storage, read_write> out2: array<f32>;
 #endif
 
-/// Values of a lane that are summed over its slot: its sums, those of the gate's factor, and the squares of x.
+#if PARTS != 1
+/// Values of a part of a slot that are summed over it: its sums, those of the gate's factor, and the squares of x.
 const SHARED = SUMS * select(1u, 2u, GATED) + select(0u, ROWS, NORMED);
-#if SUBGROUPS
-const PITCH = 1u;
-#else
-const PITCH = LANES + 1u;
-#endif
+const PITCH = PARTS + select(1u, 0u, SUBGROUPS);
 var<workgroup> shares: array<f32, SHARED * SLOTS * PITCH>;
 
-/// Hands in value `index` of a lane.
-fn share(value: f32, index: u32, local: u32) {
-  let slot = (index * SLOTS + local / LANES) * PITCH;
-#if SUBGROUPS
-  let sum = subgroupAdd(value);
-  if (local % LANES == 0u) { shares[slot] = sum; }
-#else
-  shares[slot + local % LANES] = value;
-#endif
-}
-
-/// Value `index` summed over a slot's lanes.
+/// Value `index` summed over a slot's parts.
 fn slotSum(index: u32, slot: u32) -> f32 {
   let begin = (index * SLOTS + slot) * PITCH;
-#if SUBGROUPS
-  return shares[begin];
-#else
   var sum = 0.0;
-  for (var lane = 0u; lane < LANES; lane++) { sum += shares[begin + lane]; }
+  for (var part = 0u; part < PARTS; part++) { sum += shares[begin + part]; }
   return sum;
+}
 #endif
+
+/// Eight inputs of a row.
+fn inputsAt(row: u32, index: u32) -> Eight {
+  return Eight(fourInputs(row, index * 2u), fourInputs(row, index * 2u + 1u));
 }
 
-/// Eight weights times the inputs that they meet.
-fn meet(weights: Eight, row: u32, index: u32) -> f32 {
+fn onlyIf(isThere: bool, value: Eight) -> Eight {
+  return Eight(select(vec4f(0), value.low, isThere), select(vec4f(0), value.high, isThere));
+}
+
+fn dotEight(a: Eight, b: Eight) -> f32 { return dot(a.low, b.low) + dot(a.high, b.high); }
+
+/// What becomes of an output's sums: `total`, `gated` of the gate's factor, and the sum of the row's squares; `before` is what it is added to.
+fn finish(row: u32, output: u32, outputs: u32, isSecond: bool, total: f32, gated: f32, squares: f32, before: f32) {
 #if NORMED
-  let low = fourInputs(row, index * 2u) * norm[index * 2u];
-  let high = fourInputs(row, index * 2u + 1u) * norm[index * 2u + 1u];
-  return dot(weights.low, low) + dot(weights.high, high);
-#else
-  return dot(weights.low, fourInputs(row, index * 2u)) + dot(weights.high, fourInputs(row, index * 2u + 1u));
-#endif
-}
-
-#if NORMED
-fn squareOf(row: u32, index: u32) -> f32 {
-  let low = fourInputs(row, index * 2u);
-  let high = fourInputs(row, index * 2u + 1u);
-  return dot(low, low) + dot(high, high);
-}
-#endif
-
-fn weightsAt(isSecond: bool, index: u32) -> Eight {
-#if PAIRED
-  if (isSecond) { return secondEight(index); }
-#endif
-  return firstEight(index);
-}
-
-/// Stores value `i` of [ROWS, OUTPUTS], where there is such a row and output.
-fn finish(i: u32, begin: u32, end: u32, tileOutput: u32, outputs: u32, isSecond: bool) {
-  let r = i / OUTPUTS;
-  let own = i % OUTPUTS;
-  if (begin + r >= end || tileOutput + own >= outputs) { return; }
-  let slot = own / PER_LANE;
-  let index = r * PER_LANE + own % PER_LANE;
-#if NORMED
-  let factor = 1.0 / sqrt(slotSum(SHARED - ROWS + r, slot) / f32(scalars.inputs) + scalars.epsilon);
+  let factor = 1.0 / sqrt(squares / f32(scalars.inputs) + scalars.epsilon);
 #else
   let factor = 1.0;
 #endif
-  let total = slotSum(index, slot) * factor;
 #if PAIRED
   if (isSecond) {
-    out2[outRow(begin + r) * outputs + tileOutput + own] = total;
+    out2[outRow(row) * outputs + output] = total * factor;
     return;
   }
 #endif
-#if GATED
-  store(outRow(begin + r), tileOutput + own, total, slotSum(SUMS + index, slot) * factor);
-#else
-  store(outRow(begin + r), tileOutput + own, total, 0.0);
-#endif
+  store(outRow(row), output, total * factor, gated * factor, before);
 }
 
 @compute @workgroup_size(128)
@@ -108,12 +68,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   let item = gridIndex(group);
   if (item >= scalars.grid) { return; }
   let count = u32(scalars.count);
+  let words = u32(scalars.inputs) / 8u;
+  let lane = local % LANES;
+  let slot = local / LANES;
 #if EXPERTS
   let expert = item % u32(scalars.experts);
   let tile = item / u32(scalars.experts);
+  let expertRow = expert * u32(scalars.expertRows);
+  let secondShift = u32(scalars.secondRow) * words;
+  let span = liveRows(expert, local);
 #else
-  let expert = 0u;
   let tile = item;
+  let expertRow = 0u;
+  let secondShift = 0u;
+  let live = u32(max(rows[0], 0));
 #endif
 #if PAIRED
   let tiles = (count + OUTPUTS - 1u) / OUTPUTS;
@@ -125,28 +93,36 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   let outputs = count;
   let tileOutput = tile * OUTPUTS;
 #endif
-  let span = liveRows(expert, local);
-  let lane = local % LANES;
-  let output = tileOutput + local / LANES * PER_LANE;
-  let words = u32(scalars.inputs) / 8u;
-#if EXPERTS
-  let expertRow = expert * u32(scalars.expertRows);
+#for p PER_LANE
+  let output$p = tileOutput + slot * PER_LANE + $pu;
+  let base$p = (expertRow + min(output$p, outputs - 1u)) * words;
+#endfor
+
+#if ACCUMULATE_EARLY
+  // What the one row's output is added to, on its way with the weights.
+#if PARTS == 1
+  let added = min(output0, outputs - 1u);
 #else
-  let expertRow = 0u;
+  let added = min(tileOutput + local, outputs - 1u);
 #endif
-  let base0 = (expertRow + min(output, outputs - 1u)) * words;
-#if PER_LANE == 2
-  let base1 = (expertRow + min(output + 1u, outputs - 1u)) * words;
-#endif
-#if EXPERTS
-  let secondShift = u32(scalars.secondRow) * words;
+  let before = out[u32(scalars.begin) + added];
 #else
-  let secondShift = 0u;
+  let before = 0.0;
 #endif
+
+#if EXPERTS
   for (var begin = span.begin; begin < span.end; begin += ROWS) {
+    let end = span.end;
     var row: array<u32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) { row[r] = inRow(min(begin + r, end - 1u)); }
+#else
+  {
+    let begin = 0u;
+    let end = live;
+    var row: array<u32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) { row[r] = min(r, MOST - 1u); }
+#endif
     var sum: array<f32, SUMS>;
-    for (var r = 0u; r < ROWS; r++) { row[r] = inRow(min(begin + r, span.end - 1u)); }
     for (var i = 0u; i < SUMS; i++) { sum[i] = 0.0; }
 #if GATED
     var gated: array<f32, SUMS>;
@@ -156,81 +132,139 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     var squares: array<f32, ROWS>;
     for (var r = 0u; r < ROWS; r++) { squares[r] = 0.0; }
 #endif
-    var at = lane;
-    for (; at + 3u * LANES < words; at += 4u * LANES) {
-      let a = weightsAt(isSecond, base0 + at);
-      let b = weightsAt(isSecond, base0 + at + LANES);
-      let c = weightsAt(isSecond, base0 + at + 2u * LANES);
-      let d = weightsAt(isSecond, base0 + at + 3u * LANES);
-#if PER_LANE == 2
-      let e = weightsAt(isSecond, base1 + at);
-      let f = weightsAt(isSecond, base1 + at + LANES);
-      let g = weightsAt(isSecond, base1 + at + 2u * LANES);
-      let h = weightsAt(isSecond, base1 + at + 3u * LANES);
+
+#for m MATRICES
+#if PAIRED
+    if (isSecond == ($mu == 1u)) {
+#else
+    {
+#endif
+    for (var start = lane; start < words; start += DEPTH * LANES) {
+#for d DEPTH
+#if UNEVEN
+      let at$d = min(start + $du * LANES, words - 1u);
+      let isThere$d = start + $du * LANES < words;
+#else
+      let at$d = start + $du * LANES;
+#endif
+#for p PER_LANE
+#if $m == 0
+      let words$d_$p = fetchFirst(base$p + at$d);
+#else
+      let words$d_$p = fetchSecond(base$p + at$d);
 #endif
 #if GATED
-      let e = secondEight(base0 + secondShift + at);
-      let f = secondEight(base0 + secondShift + at + LANES);
-      let g = secondEight(base0 + secondShift + at + 2u * LANES);
-      let h = secondEight(base0 + secondShift + at + 3u * LANES);
+      let others$d_$p = fetchSecond(base$p + secondShift + at$d);
 #endif
+#endfor
+#endfor
+#for d DEPTH
+#if NORMED
+      let norm$d = Eight(norm[at$d * 2u], norm[at$d * 2u + 1u]);
+#endif
+#for p PER_LANE
+#if $m == 0
+      var weights$d_$p = widenFirst(words$d_$p);
+#else
+      var weights$d_$p = widenSecond(words$d_$p);
+#endif
+#if GATED
+      var factors$d_$p = widenSecond(others$d_$p);
+#endif
+#if UNEVEN
+      weights$d_$p = onlyIf(isThere$d, weights$d_$p);
+#if GATED
+      factors$d_$p = onlyIf(isThere$d, factors$d_$p);
+#endif
+#endif
+#endfor
       for (var r = 0u; r < ROWS; r++) {
-        sum[r * PER_LANE] += meet(a, row[r], at);
-        sum[r * PER_LANE] += meet(b, row[r], at + LANES);
-        sum[r * PER_LANE] += meet(c, row[r], at + 2u * LANES);
-        sum[r * PER_LANE] += meet(d, row[r], at + 3u * LANES);
-#if PER_LANE == 2
-        sum[r * PER_LANE + 1u] += meet(e, row[r], at);
-        sum[r * PER_LANE + 1u] += meet(f, row[r], at + LANES);
-        sum[r * PER_LANE + 1u] += meet(g, row[r], at + 2u * LANES);
-        sum[r * PER_LANE + 1u] += meet(h, row[r], at + 3u * LANES);
-#endif
-#if GATED
-        gated[r] += meet(e, row[r], at);
-        gated[r] += meet(f, row[r], at + LANES);
-        gated[r] += meet(g, row[r], at + 2u * LANES);
-        gated[r] += meet(h, row[r], at + 3u * LANES);
-#endif
+        let inputs = inputsAt(row[r], at$d);
 #if NORMED
-        squares[r] += squareOf(row[r], at);
-        squares[r] += squareOf(row[r], at + LANES);
-        squares[r] += squareOf(row[r], at + 2u * LANES);
-        squares[r] += squareOf(row[r], at + 3u * LANES);
+#if UNEVEN
+        squares[r] += select(0.0, dotEight(inputs, inputs), isThere$d);
+#else
+        squares[r] += dotEight(inputs, inputs);
 #endif
+        let met = Eight(inputs.low * norm$d.low, inputs.high * norm$d.high);
+#else
+        let met = inputs;
+#endif
+#for p PER_LANE
+        sum[r * PER_LANE + $pu] += dotEight(weights$d_$p, met);
+#if GATED
+        gated[r * PER_LANE + $pu] += dotEight(factors$d_$p, met);
+#endif
+#endfor
       }
+#endfor
     }
-    for (; at < words; at += LANES) {
-      let a = weightsAt(isSecond, base0 + at);
-#if PER_LANE == 2
-      let e = weightsAt(isSecond, base1 + at);
-#endif
-#if GATED
-      let e = secondEight(base0 + secondShift + at);
-#endif
-      for (var r = 0u; r < ROWS; r++) {
-        sum[r * PER_LANE] += meet(a, row[r], at);
-#if PER_LANE == 2
-        sum[r * PER_LANE + 1u] += meet(e, row[r], at);
-#endif
-#if GATED
-        gated[r] += meet(e, row[r], at);
-#endif
+    }
+#endfor
+
+#if SUBGROUPS
 #if NORMED
-        squares[r] += squareOf(row[r], at);
+    for (var r = 0u; r < ROWS; r++) { squares[r] = subgroupAdd(squares[r]); }
 #endif
+    for (var i = 0u; i < SUMS; i++) { sum[i] = subgroupAdd(sum[i]); }
+#if GATED
+    for (var i = 0u; i < SUMS; i++) { gated[i] = subgroupAdd(gated[i]); }
+#endif
+#endif
+#if PARTS == 1
+    for (var r = 0u; r < ROWS; r++) {
+#if NORMED
+      let ofRow = squares[r];
+#else
+      let ofRow = 0.0;
+#endif
+#for p PER_LANE
+      {
+        let index = r * PER_LANE + $pu;
+#if GATED
+        let factor = gated[index];
+#else
+        let factor = 0.0;
+#endif
+        if (lane == index % LANES && begin + r < end && output$p < outputs) {
+          finish(begin + r, output$p, outputs, isSecond, sum[index], factor, ofRow, before);
+        }
       }
+#endfor
     }
-    for (var i = 0u; i < SUMS; i++) { share(sum[i], i, local); }
+#else
+    // Of a subgroup any invocation hands its sums in.
+    let part = lane / (LANES / PARTS);
+    for (var i = 0u; i < SUMS; i++) {
+      shares[(i * SLOTS + slot) * PITCH + part] = sum[i];
 #if GATED
-    for (var i = 0u; i < SUMS; i++) { share(gated[i], SUMS + i, local); }
+      shares[((SUMS + i) * SLOTS + slot) * PITCH + part] = gated[i];
 #endif
+    }
 #if NORMED
-    for (var r = 0u; r < ROWS; r++) { share(squares[r], SHARED - ROWS + r, local); }
+    for (var r = 0u; r < ROWS; r++) { shares[((SHARED - ROWS + r) * SLOTS + slot) * PITCH + part] = squares[r]; }
 #endif
     workgroupBarrier();
     for (var i = local; i < ROWS * OUTPUTS; i += 128u) {
-      finish(i, begin, span.end, tileOutput, outputs, isSecond);
+      let r = i / OUTPUTS;
+      let own = i % OUTPUTS;
+      if (begin + r < end && tileOutput + own < outputs) {
+        let index = r * PER_LANE + own % PER_LANE;
+        let place = own / PER_LANE;
+#if GATED
+        let gated = slotSum(SUMS + index, place);
+#else
+        let gated = 0.0;
+#endif
+#if NORMED
+        let squares = slotSum(SHARED - ROWS + r, place);
+#else
+        let squares = 0.0;
+#endif
+        finish(begin + r, tileOutput + own, outputs, isSecond, slotSum(index, place), gated, squares, before);
+      }
     }
     workgroupBarrier();
+#endif
   }
 }

@@ -136,9 +136,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
         let column = output + local % 16u * 4u + j;
         if (column >= count) { continue; }
 #if GATED
-        store(outRow(row), column, total[i][j], gatedTotal[i][j]);
+        store(outRow(row), column, total[i][j], gatedTotal[i][j], 0.0);
 #else
-        store(outRow(row), column, total[i][j], 0.0);
+        store(outRow(row), column, total[i][j], 0.0, 0.0);
 #endif
       }
     }

@@ -68,22 +68,49 @@ const scalarsOf = (hasExperts: boolean): (readonly [string, ScalarKind])[] => [
 /** The smallest power of two from `rows` on. */
 const powerOfTwo = (rows: number) => 2 ** Math.ceil(Math.log2(rows));
 
-/** How the outputs of the kernel for few rows lie on its lanes. */
+/** Words of 8 weights that a lane of that kernel has under way, half as many where it has two matrices, two outputs or several rows. */
+const WORDS_UNDER_WAY = 8;
+
+/** Invocations that a large GPU has at a time. */
+const ENOUGH_LANES = 2 ** 18;
+
+/** Lanes that share an output: two subgroups where there is room for them, so that all loads are under way at once (docs/log.md). */
+function lanesOfOutput({ rows, columns }: WeightMatrix, subgroup: number): number {
+  const lanes = 2 * subgroup;
+  const isEven = (columns / 8) % lanes === 0;
+  return isEven && lanes <= WORKGROUP && rows * lanes <= ENOUGH_LANES ? lanes : subgroup;
+}
+
+/** How the outputs of the kernel for few rows lie on its lanes, and the words of a row on a lane's loads. */
 function lanesOf({ limits }: Launch["target"], projection: Projection) {
   const subgroup = fixedSubgroup(limits);
   const SUBGROUPS = subgroup > 0;
-  const lanes = SUBGROUPS ? subgroup : LANES;
+  const lanes = SUBGROUPS ? lanesOfOutput(projection.first, subgroup) : LANES;
   const ROWS = powerOfTwo(projection.maxRows);
   const isAlone = projection.second === undefined && projection.experts === undefined;
   const isWide = ROWS === 8 || (ROWS === 4 && projection.first.rows >= MANY_OUTPUTS);
   const PER_LANE = isAlone && isWide ? 2 : 1;
-  return { SUBGROUPS, LANES: lanes, ROWS, PER_LANE };
+  const words = projection.first.columns / 8;
+  const isDouble = projection.second !== undefined || PER_LANE === 2 || ROWS > 2;
+  const most = isDouble ? WORDS_UNDER_WAY / 2 : WORDS_UNDER_WAY;
+  const DEPTH = ceilDivide(ceilDivide(words, lanes), ceilDivide(words, lanes * most));
+  const UNEVEN = words % (DEPTH * lanes) !== 0;
+  const PARTS = SUBGROUPS ? lanes / subgroup : lanes;
+  return { SUBGROUPS, LANES: lanes, PARTS, ROWS, PER_LANE, DEPTH, UNEVEN };
+}
+
+/** The constants that the kernel for few rows has beside the other's. */
+function fewRowsConstants(target: Launch["target"], projection: Projection) {
+  const { norm, pair, maxRows } = projection;
+  const isPair = pair !== undefined;
+  const own = { NORMED: norm !== undefined, PAIRED: isPair, MATRICES: isPair ? 2 : 1, MOST: maxRows };
+  return { ...lanesOf(target, projection), ...own };
 }
 
 function sourceOf(target: Launch["target"], projection: Projection): KernelSource {
-  const { name, first, second, bias, maxRows, experts, norm, pair } = projection;
+  const { name, first, second, bias, maxRows, experts, pair } = projection;
   const isFew = maxRows <= FEW_ROWS;
-  const lanes = isFew ? lanesOf(target, projection) : null;
+  const few = isFew ? fewRowsConstants(target, projection) : null;
   const own: (readonly [string, ScalarKind])[] = [
     ["epsilon", "f32"],
     ["secondCount", "i32"],
@@ -94,17 +121,18 @@ function sourceOf(target: Launch["target"], projection: Projection): KernelSourc
     scalars: [...scalarsOf(experts !== undefined), ...(isFew ? own : [])],
     webgpu: {
       code: isFew ? fewRows : manyRows,
-      enables: lanes?.SUBGROUPS ? ["subgroups"] : [],
+      enables: few?.SUBGROUPS ? ["subgroups"] : [],
       constants: {
         GATED: second !== undefined,
         SECOND: second !== undefined || pair !== undefined,
         BIASED: bias !== undefined,
         ACCUMULATE: projection.accumulate,
+        ACCUMULATE_EARLY: projection.accumulate && maxRows === 1 && experts === undefined,
         EXPERTS: experts !== undefined,
         X_VECTORS: projection.xStride % 4 === 0,
         FIRST_DTYPE: dtypeCode[first.dtype],
         SECOND_DTYPE: dtypeCode[(second ?? first).dtype],
-        ...(lanes === null ? {} : { ...lanes, NORMED: norm !== undefined, PAIRED: pair !== undefined }),
+        ...few,
       },
     },
   };

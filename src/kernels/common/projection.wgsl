@@ -66,7 +66,8 @@ fn silu(value: f32) -> f32 {
   return value / (1.0 + exp(-clamp(value, -80.0, 80.0)));
 }
 
-fn store(row: u32, output: u32, sum: f32, gated: f32) {
+/// `before` is what `out` held there, where it was read ahead.
+fn store(row: u32, output: u32, sum: f32, gated: f32, before: f32) {
   let at = row * u32(scalars.outputs) + u32(scalars.begin) + output;
 #if GATED
   out[at] = silu(sum) * gated;
@@ -76,8 +77,12 @@ fn store(row: u32, output: u32, sum: f32, gated: f32) {
   value += bias[u32(scalars.begin) + output];
 #endif
   value *= scalars.scale;
+#if ACCUMULATE_EARLY
+  value += before;
+#else
 #if ACCUMULATE
   value += out[at];
+#endif
 #endif
   out[at] = value;
 #endif

@@ -51,25 +51,24 @@ fn mergedStats(row: u32) -> MergedStats {
   return MergedStats(highestOf(row), sum);
 }
 
-/// One split's four channels, weighed; `split` may lie past the last.
-fn weighed(row: u32, first: u32, stride: u32, splits: u32, split: u32, quads: u32, quad: u32) -> vec4f {
-  let s = min(split, splits - 1u);
-  let factor = select(splitStats[row * MOST_SPLITS + s].x, 0.0, split >= splits);
-  let part = partials[(first + s * stride) * quads + quad];
-  // What a split that saw nothing left may be NaN.
-  return select(part * factor, vec4f(0), factor == 0.0);
-}
-
-/// The sum over every `lanes`-th split of four channels, split s of the row lying `stride` results after the one before; several loads
-/// are under way at a time.
-fn mergeFour(row: u32, first: u32, stride: u32, splits: u32, lane: u32, lanes: u32, quads: u32, quad: u32) -> vec4f {
+/// The sum over every `lanes`-th split of four channels, split s of the row lying `stride` results after the one before. MERGE_DEPTH are under
+/// way at a time; what splits that saw nothing left may be NaN, and is not even read where that many of them come together.
+fn mergeSplits(row: u32, first: u32, stride: u32, splits: u32, lane: u32, lanes: u32, quads: u32, quad: u32) -> vec4f {
   var value = vec4f(0);
-  for (var s = lane; s < splits; s += 4u * lanes) {
-    let a = weighed(row, first, stride, splits, s, quads, quad);
-    let b = weighed(row, first, stride, splits, s + lanes, quads, quad);
-    let c = weighed(row, first, stride, splits, s + 2u * lanes, quads, quad);
-    let d = weighed(row, first, stride, splits, s + 3u * lanes, quads, quad);
-    value += (a + b) + (c + d);
+  for (var s = lane; s < splits; s += MERGE_DEPTH * lanes) {
+    var any = 0.0;
+#for i MERGE_DEPTH
+    let split$i = min(s + $iu * lanes, splits - 1u);
+    let factor$i = select(splitStats[row * MOST_SPLITS + split$i].x, 0.0, s + $iu * lanes >= splits);
+    any = max(any, factor$i);
+#endfor
+    if (any == 0.0) { continue; }
+#for i MERGE_DEPTH
+    let part$i = partials[(first + split$i * stride) * quads + quad];
+#endfor
+#for i MERGE_DEPTH
+    value += select(part$i * factor$i, vec4f(0), factor$i == 0.0);
+#endfor
   }
   return value;
 }

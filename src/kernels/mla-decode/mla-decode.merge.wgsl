@@ -1,5 +1,5 @@
 // The merge of the splits. Workgroups are (query row, WORKGROUP / LANES vectors of four channels); LANES invocations share the splits of
-// a vector. lse is written as bits, since WGSL has no infinity. Constants: LATENT, COUNTED, LANES (a power of two).
+// a vector. lse is written as bits, since WGSL has no infinity. Constants: LATENT, COUNTED, LANES (a power of two), MERGE_DEPTH.
 #include "../common/grid.wgsl"
 
 @group(0) @binding(0) var<storage, read> partials: array<vec4f>;
@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   weighSplits(local, 1u, splits);
   let quad = item % BLOCKS * QUADS_EACH + local % QUADS_EACH;
   let merged = mergedStats(0u);
-  var value = mergeFour(0u, first, rows, splits, local / QUADS_EACH, LANES, QUADS, quad);
+  var value = mergeSplits(0u, first, rows, splits, local / QUADS_EACH, LANES, QUADS, quad);
   sums[local] = value;
   workgroupBarrier();
   if (local < QUADS_EACH) {

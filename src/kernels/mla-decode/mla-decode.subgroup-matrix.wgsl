@@ -14,13 +14,12 @@
 // and neighbouring values are stored one by one.
 //
 // Constants: LATENT, ROPE, LATENT_DTYPE, PAGE_SIZE, ROWS = 16, MODE, COUNTED, TERMS (1 or 2), TILE (16 or 32), SUBGROUPS (8 or 16), OUTPUTS = LATENT / 16 / SUBGROUPS,
-// STEPS_EACH = ⌈(LATENT + ROPE) / 16 / KEY_GROUPS⌉, UNEVEN (whether the division leaves a rest), FETCHES = LATENT / 8 / LANES.
+// TILE ≥ 16 · TERMS; QUERY_LOADS = ⌈(LATENT + ROPE) / 8 / (WORKGROUP / 16)⌉; STEPS_EACH = ⌈(LATENT + ROPE) / 16 / KEY_GROUPS⌉, UNEVEN (whether the division leaves a rest), FETCHES = LATENT / 8 / LANES.
 #include "../common/grid.wgsl"
 #include "../common/latent-octs.wgsl"
 #include "./mla-decode.blocks.wgsl"
 
 const WORKGROUP = 32u * SUBGROUPS;
-const SPLIT_STEP = 64u;
 const TOKEN_GROUPS = TILE / 16u;
 /// Subgroups that share the channels of the scores of 16 tokens.
 const KEY_GROUPS = SUBGROUPS / TOKEN_GROUPS;
@@ -65,8 +64,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 #endif
   let splits = u32(scalars.splits);
   let share = (u32(max(block.length, 0)) + splits - 1u) / splits;
-  let perSplit = max(u32(scalars.leastSplit), (share + SPLIT_STEP - 1u) / SPLIT_STEP * SPLIT_STEP);
+  let perSplit = max(u32(scalars.leastSplit), (share + TILE - 1u) / TILE * TILE);
   let totalRows = u32(scalars.sQ) * u32(scalars.heads);
+  // Queries on their way while lengths, table and entries follow one from the other. Row and octs of an invocation:
+  let queryRow = local / QUERY_LANES;
+  let queryBase = ((block.sequence * totalRows + block.first) + min(queryRow, block.rows - 1u)) * (ENTRY_OCTS * 2u);
+#for i QUERY_LOADS
+  let oct$i = min(local % QUERY_LANES + QUERY_LANES * $iu, ENTRY_OCTS - 1u);
+  let low$i = q[queryBase + oct$i * 2u];
+  let high$i = q[queryBase + oct$i * 2u + 1u];
+#endfor
   let firstResult = (block.sequence * splits + block.split) * totalRows + block.first;
   let begin = block.split * perSplit;
   let end = min(i32(begin + perSplit), visibleEnd(block.length, block.first + block.rows - 1u));
@@ -88,46 +95,40 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   var rawRope = fetchOct(firstEntry, LATENT_OCTS + lane % ROPE_OCTS);
   var nextSlot = slotBefore(block.tableRow, begin + TILE + token, to);
 
-  // Queries. Row and octs of an invocation.
-  let queryRow = local / QUERY_LANES;
-  let queryBase = ((block.sequence * totalRows + block.first) + min(queryRow, block.rows - 1u)) * (ENTRY_OCTS * 2u);
   let ownKeys = subgroup % KEY_GROUPS;
   let ownTokens = subgroup / KEY_GROUPS;
-#for i STEPS_EACH
-  var query$i: Left;
-#if TERMS == 2
-  var rest$i: Left;
-#endif
-#endfor
+  // Both terms of the queries pass through the tile's memory, 16 rows each.
+#for i QUERY_LOADS
 #for term TERMS
-  for (var i = 0u; i < (ENTRY_OCTS + QUERY_LANES - 1u) / QUERY_LANES; i++) {
-    let oct = min(local % QUERY_LANES + QUERY_LANES * i, ENTRY_OCTS - 1u);
+  {
     let mask = select(0u, ALL, queryRow < block.rows);
-    let low = queryPart(q[queryBase + oct * 2u], $term);
-    let high = queryPart(q[queryBase + oct * 2u + 1u], $term);
-    let words = vec4u(low, high) & vec4u(mask);
-    let at = queryRow * STRIDE + oct * 8u;
+    let words = vec4u(queryPart(low$i, $term), queryPart(high$i, $term)) & vec4u(mask);
+    let at = ($termu * 16u + queryRow) * STRIDE + oct$i * 8u;
 #for w 4
     let pair$w = bitcast<vec2h>(words[$w]);
     keys[at + 2u * $wu] = pair$w.x;
     keys[at + 2u * $wu + 1u] = pair$w.y;
 #endfor
   }
+#endfor
+#endfor
   workgroupBarrier();
 #for i STEPS_EACH
+  var query$i: Left;
+#if TERMS == 2
+  var rest$i: Left;
+#endif
 #if UNEVEN
   if (ownKeys + KEY_GROUPS * $iu < STEPS)
 #endif
   {
-#if $term == 0
-    query$i = subgroupMatrixLoad<Left>(&keys, (ownKeys + KEY_GROUPS * $iu) * 16u, false, STRIDE);
-#else
-    rest$i = subgroupMatrixLoad<Left>(&keys, (ownKeys + KEY_GROUPS * $iu) * 16u, false, STRIDE);
+    query$i = subgroupMatrixLoad<Left, row_major>(&keys, (ownKeys + KEY_GROUPS * $iu) * 16u, STRIDE);
+#if TERMS == 2
+    rest$i = subgroupMatrixLoad<Left, row_major>(&keys, 16u * STRIDE + (ownKeys + KEY_GROUPS * $iu) * 16u, STRIDE);
 #endif
   }
 #endfor
   workgroupBarrier();
-#endfor
 
 #for j OUTPUTS
   var sum$j: Sum;
@@ -184,14 +185,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     if (ownKeys + KEY_GROUPS * $iu < STEPS)
 #endif
     {
-      let key = subgroupMatrixLoad<Right>(&keys, ownTokens * 16u * STRIDE + (ownKeys + KEY_GROUPS * $iu) * 16u, true, STRIDE);
+      let key = subgroupMatrixLoad<Right, col_major>(&keys, ownTokens * 16u * STRIDE + (ownKeys + KEY_GROUPS * $iu) * 16u, STRIDE);
 #if TERMS == 2
       score = subgroupMatrixMultiplyAccumulate(rest$i, key, score);
 #endif
       score = subgroupMatrixMultiplyAccumulate(query$i, key, score);
     }
 #endfor
-    subgroupMatrixStore(&shares, subgroup * 256u, score, false, 16u);
+    subgroupMatrixStore<row_major>(&shares, subgroup * 256u, score, 16u);
     workgroupBarrier();
 
     var most = LOWEST;
@@ -231,24 +232,24 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     if (moves && start > begin) { slots[GROWN] = 1u; }
     if (workgroupUniformLoad(&slots[GROWN]) != 0u) {
 #for j OUTPUTS
-      subgroupMatrixStore(&shares, subgroup * 256u, sum$j, false, 16u);
+      subgroupMatrixStore<row_major>(&shares, subgroup * 256u, sum$j, 16u);
       workgroupBarrier();
       for (var k = 0u; k < 8u; k++) {
         shares[subgroup * 256u + local % 32u + k * 32u] *= rescale[(local % 32u + k * 32u) / 16u];
       }
       workgroupBarrier();
-      sum$j = subgroupMatrixLoad<Sum>(&shares, subgroup * 256u, false, 16u);
+      sum$j = subgroupMatrixLoad<Sum, row_major>(&shares, subgroup * 256u, 16u);
       workgroupBarrier();
 #endfor
     }
 
 #for h TILE / 16
-    let main$h = subgroupMatrixLoad<Left>(&probabilities, $hu * 16u, false, PROBABILITY_STRIDE);
+    let main$h = subgroupMatrixLoad<Left, row_major>(&probabilities, $hu * 16u, PROBABILITY_STRIDE);
 #if TERMS == 2
-    let small$h = subgroupMatrixLoad<Left>(&probabilities, 16u * PROBABILITY_STRIDE + $hu * 16u, false, PROBABILITY_STRIDE);
+    let small$h = subgroupMatrixLoad<Left, row_major>(&probabilities, 16u * PROBABILITY_STRIDE + $hu * 16u, PROBABILITY_STRIDE);
 #endif
 #for j OUTPUTS
-    let values$h_$j = subgroupMatrixLoad<Right>(&keys, $hu * 16u * STRIDE + (subgroup * OUTPUTS + $ju) * 16u, false, STRIDE);
+    let values$h_$j = subgroupMatrixLoad<Right, row_major>(&keys, $hu * 16u * STRIDE + (subgroup * OUTPUTS + $ju) * 16u, STRIDE);
 #if TERMS == 2
     sum$j = subgroupMatrixMultiplyAccumulate(small$h, values$h_$j, sum$j);
 #endif
@@ -264,7 +265,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   total += subgroupShuffleXor(total, 8u);
   if (column == 0u && row < block.rows) { stats[firstResult + row] = vec2f(reference, total); }
 #for j OUTPUTS
-  subgroupMatrixStore(&shares, subgroup * 256u, sum$j, false, 16u);
+  subgroupMatrixStore<row_major>(&shares, subgroup * 256u, sum$j, 16u);
   workgroupBarrier();
   for (var k = 0u; k < 2u; k++) {
     let at = local % 32u + k * 32u;

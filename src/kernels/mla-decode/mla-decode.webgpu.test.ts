@@ -20,6 +20,7 @@ function codeOf(LATENT: number, LATENT_DTYPE: number, MODE: number, TERMS: numbe
     STEPS_EACH: steps,
     UNEVEN,
     FETCHES: (LATENT * TILE) / 2048,
+    QUERY_LOADS: Math.ceil((LATENT + ROPE) / 128),
   };
   const cache = { LATENT, ROPE, LATENT_DTYPE, PAGE_SIZE: 64, ROWS: 16, MODE };
   return assemble(matrixCode, {

@@ -50,6 +50,7 @@ function matrixConstants({ latentWidth, ropeWidth }: MlaDecodePartialArguments) 
   return {
     ...matrixShape,
     ...{ OUTPUTS: latentWidth / 16 / SUBGROUPS, FETCHES: (latentWidth / 8) * (TILE / (32 * SUBGROUPS)) },
+    QUERY_LOADS: Math.ceil((latentWidth + ropeWidth) / 8 / (2 * SUBGROUPS)),
     ...{ STEPS_EACH: Math.ceil(steps / keyGroups), UNEVEN: steps % keyGroups !== 0 },
   };
 }
@@ -160,7 +161,7 @@ function mergeKernel({ latentWidth, batchCount }: MlaDecodeArguments, lanes: num
     ],
     webgpu: {
       code: mergeCode,
-      constants: { LATENT: latentWidth, COUNTED: batchCount !== undefined, LANES: lanes },
+      constants: { LATENT: latentWidth, COUNTED: batchCount !== undefined, LANES: lanes, MERGE_DEPTH: 8 },
     },
   };
 }

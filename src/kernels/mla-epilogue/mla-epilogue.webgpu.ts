@@ -19,6 +19,7 @@ function kernelOf({ latentWidth, kvB, batchCount }: MlaEpilogueArguments, tokens
         LATENT: latentWidth,
         DTYPE: dtypeCode[kvB.dtype],
         TOKENS: tokens,
+        MERGE_DEPTH: tokens === 1 ? 16 : 8,
         WEIGHTS_EACH: latentWidth / 64,
         COUNTED: batchCount !== undefined,
       },

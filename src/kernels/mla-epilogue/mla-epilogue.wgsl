@@ -1,6 +1,6 @@
 // The merge of the splits and W_UV in one. Workgroups are (block of TOKENS tokens, head, 16 values); each merges its tokens' splits into
 // workgroup memory, then 16 invocations share a row of weights, which are fetched before all else. Constants: LATENT, DTYPE of the
-// weights, TOKENS (1 or 4), COUNTED, WEIGHTS_EACH = LATENT / 64.
+// weights, TOKENS (1 or 4), COUNTED, MERGE_DEPTH of weigh-splits.wgsl, WEIGHTS_EACH = LATENT / 64.
 #include "../common/grid.wgsl"
 #include "../common/weigh-splits.wgsl"
 #include "../common/weights.wgsl"
@@ -50,6 +50,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
 #endfor
 
   let rows = sQ * heads;
+#if TOKENS == 1
+  // The first splits' outputs come with their statistics, before anybody knows what they weigh.
+  let quad = local % QUADS;
+  let ownLane = local / QUADS;
+  let firstResult = firstToken / sQ * splits * rows + firstToken % sQ * heads + head;
+#for i MERGE_DEPTH
+  let early$i = partials[(firstResult + min(ownLane + $iu * MERGE_LANES, splits - 1u) * rows) * QUADS + quad];
+#endfor
+#endif
   for (var at = local; at < count * splits; at += WORKGROUP) {
     let token = firstToken + at / splits;
     let first = token / sQ * splits * rows + token % sQ * heads + head;
@@ -57,18 +66,34 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   }
   workgroupBarrier();
   weighSplits(local, count, splits);
+#if TOKENS == 1
+  {
+    let later = ownLane + MERGE_DEPTH * MERGE_LANES;
+    var value = mergeSplits(0u, firstResult, rows, splits, later, MERGE_LANES, QUADS, quad);
+#for i MERGE_DEPTH
+    {
+      let split = ownLane + $iu * MERGE_LANES;
+      let factor = select(splitStats[min(split, splits - 1u)].x, 0.0, split >= splits);
+      value += select(early$i * factor, vec4f(0), factor == 0.0);
+    }
+#endfor
+    let sum = mergedStats(0u).sum;
+    merged[local] = select(value / sum, vec4f(0), sum == 0.0);
+  }
+#else
   for (var at = local; at < TOKENS * QUADS * MERGE_LANES; at += WORKGROUP) {
     let row = at / QUADS % TOKENS;
     let token = firstToken + row;
     var value = vec4f(0);
     if (row < count) {
       let first = token / sQ * splits * rows + token % sQ * heads + head;
-      value = mergeFour(row, first, rows, splits, at / (QUADS * TOKENS), MERGE_LANES, QUADS, at % QUADS);
+      value = mergeSplits(row, first, rows, splits, at / (QUADS * TOKENS), MERGE_LANES, QUADS, at % QUADS);
       let sum = mergedStats(row).sum;
       value = select(value / sum, vec4f(0), sum == 0.0);
     }
     merged[at] = value;
   }
+#endif
   workgroupBarrier();
   if (MERGE_LANES > 1u) {
     if (local < QUADS) {

@@ -6,6 +6,7 @@ import code from "./mla-prologue.wgsl.ts";
 
 /** Channels of a workgroup that absorbs: CHUNK vectors of four in mla-prologue.wgsl. */
 const CHANNELS = 64;
+const WORKGROUP = 128;
 /** Storage buffers of a launch that does everything. */
 const ALL_BUFFERS = 11;
 
@@ -37,8 +38,9 @@ function kernelOf(
         HAS_SCALE: args.queryScale !== null,
         LATENT_DTYPE: latentDtypeCode(args.cache.dtype),
         DTYPE: dtypeCode[args.kvB.dtype],
-        TOKENS: tokens,
-        WORKGROUP: 128,
+        ...{ TOKENS: tokens, WORKGROUP, MOST: args.maxRows },
+        LATENT_EACH: Math.ceil(args.latentWidth / WORKGROUP),
+        ROWS_EACH: Math.ceil((args.nopeWidth * (CHANNELS / 4)) / WORKGROUP),
       },
     },
   };
@@ -52,7 +54,7 @@ export function enqueueWebGpu(launch: Launch, args: MlaPrologueArguments): void 
   const queryItems =
     args.phase === "prefill"
       ? maxRows * heads
-      : Math.ceil(maxRows / tokens) * heads * Math.ceil(latentWidth / CHANNELS);
+      : Math.ceil(maxRows / tokens) * heads * (Math.ceil(latentWidth / CHANNELS) + 1);
   const all = [
     ...[args.q, args.latent, args.normWeight, positions, args.rotaryTable, args.queryScale ?? positions],
     ...[args.slots, cache.buffer, args.kvB.buffer, args.qOut, args.rowCount],

@@ -2,7 +2,11 @@
 // workgroups append a token's normed latent and rotated key to the cache, the others make queries.
 //
 // Constants: APPEND, QUERIES (0 none, 1 decode, 2 prefill); LATENT, ROPE, NOPE; INTERLEAVED, HAS_SCALE; LATENT_DTYPE of the cache
-// (0 f32, 1 f16, 2 bf16, 3 fp8), DTYPE of the weights; TOKENS that a workgroup absorbs.
+// (0 f32, 1 f16, 2 bf16, 3 fp8), DTYPE of the weights; TOKENS that a workgroup absorbs; LATENT_EACH = ⌈LATENT / WORKGROUP⌉,
+// ROWS_EACH = ⌈NOPE · 16 / WORKGROUP⌉.
+//
+// A launch for one token takes as long as its chain of loads, so all that does not follow from another load is asked for first, weights
+// before all else.
 #include "../common/grid.wgsl"
 #include "../common/narrow.wgsl"
 #include "../common/weights.wgsl"
@@ -57,7 +61,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   let rows = u32(max(rowCount[0], 0));
 #if APPEND
   if (item < u32(scalars.appendItems)) {
-    if (item < rows) { appendEntry(item, local); }
+    appendEntry(item, rows, local);
     return;
   }
 #endif
@@ -74,20 +78,29 @@ const FP8_GROUPS = LATENT / 128u;
 var<workgroup> exponents: array<atomic<u32>, FP8_GROUPS>;
 #endif
 
-fn appendEntry(row: u32, local: u32) {
-  let slot = slots[row];
-  if (slot >= u32(scalars.cacheRows)) { return; }
+fn appendEntry(row: u32, rows: u32, local: u32) {
   let base = row * WIDTH;
-  var squares = 0.0;
-  for (var c = local; c < LATENT; c += WORKGROUP) { squares += latent[base + c] * latent[base + c]; }
-  let scale = 1.0 / sqrt(workgroupSum(squares, local) / f32(LATENT) + scalars.epsilon);
+  let slot = slots[row];
   let position = positions[row];
-  for (var c = local; c < LATENT; c += WORKGROUP) { entry[c] = latent[base + c] * scale * normWeight[c]; }
+#for i LATENT_EACH
+  let at$i = min(local + WORKGROUP * $iu, LATENT - 1u);
+  let latent$i = latent[base + at$i];
+  let weight$i = normWeight[at$i];
+#endfor
+  if (row >= rows || slot >= u32(scalars.cacheRows)) { return; }
   for (var c = local; c < ROPE; c += WORKGROUP) {
     let rotation = rotationOf(c);
     let rope = base + LATENT;
     entry[LATENT + c] = rotatedValue(latent[rope + c], latent[rope + rotation.partner], rotation, position);
   }
+  var squares = 0.0;
+#for i LATENT_EACH
+  squares += select(0.0, latent$i * latent$i, local + WORKGROUP * $iu < LATENT);
+#endfor
+  let scale = 1.0 / sqrt(workgroupSum(squares, local) / f32(LATENT) + scalars.epsilon);
+#for i LATENT_EACH
+  if (local + WORKGROUP * $iu < LATENT) { entry[at$i] = latent$i * scale * weight$i; }
+#endfor
 #if LATENT_DTYPE == 3
   if (local < FP8_GROUPS) { atomicStore(&exponents[local], 0u); }
 #endif
@@ -194,43 +207,38 @@ const ROW_SETS = WORKGROUP / CHUNK;
 var<workgroup> scaled: array<f32, TOKENS * NOPE>;
 var<workgroup> parts: array<vec4f, TOKENS * WORKGROUP>;
 
-/// Items are (block of TOKENS tokens, head, chunk of 64 channels).
+/// Items are (block of TOKENS tokens, head, chunk of 64 channels or, last, the rotated ones).
 fn makeQueries(item: u32, rows: u32, local: u32) {
   let heads = u32(scalars.heads);
   let chunks = (QUADS + CHUNK - 1u) / CHUNK;
-  let chunk = item % chunks;
-  let head = item / chunks % heads;
-  let firstToken = item / (chunks * heads) * TOKENS;
-  if (firstToken >= rows) { return; }
-  let count = min(TOKENS, rows - firstToken);
-  for (var at = local; at < TOKENS * NOPE; at += WORKGROUP) {
-    let token = firstToken + at / NOPE;
-    var value = 0.0;
-    if (token < rows) { value = queryAt((token * heads + head) * QUERY + at % NOPE) * scaleAt(positions[token]); }
-    scaled[at] = value;
+  let chunk = item % (chunks + 1u);
+  let head = item / (chunks + 1u) % heads;
+  let firstToken = item / ((chunks + 1u) * heads) * TOKENS;
+  let count = min(TOKENS, rows - min(rows, firstToken));
+  if (chunk == chunks) {
+    rotateQueries(firstToken, count, head, local);
+    return;
   }
-  if (chunk == 0u) {
-    for (var at = local; at < count * ROPE; at += WORKGROUP) {
-      let token = firstToken + at / ROPE;
-      let c = at % ROPE;
-      let rotation = rotationOf(c);
-      let base = (token * heads + head) * QUERY + NOPE;
-      let position = positions[token];
-      let value = rotatedValue(queryAt(base + c), queryAt(base + rotation.partner), rotation, position);
-      qOut[(token * heads + head) * (LATENT + ROPE) + LATENT + c] = value * scaleAt(position);
-    }
+  let quad = chunk * CHUNK + local % CHUNK;
+  let rowSet = local / CHUNK;
+  let base = head * (NOPE + u32(scalars.valueWidth));
+#for j ROWS_EACH
+  let weights$j = kvB[(base + min(rowSet + ROW_SETS * $ju, NOPE - 1u)) * QUADS + min(quad, QUADS - 1u)];
+#endfor
+  for (var at = local; at < TOKENS * NOPE; at += WORKGROUP) {
+    // A token that is not there stands for one that is.
+    let token = min(firstToken + at / NOPE, MOST - 1u);
+    scaled[at] = queryAt((token * heads + head) * QUERY + at % NOPE) * scaleAt(positions[token]);
   }
   workgroupBarrier();
-  let quad = chunk * CHUNK + local % CHUNK;
   var sums: array<vec4f, TOKENS>;
   for (var i = 0u; i < TOKENS; i++) { sums[i] = vec4f(0); }
-  if (quad < QUADS) {
-    let base = head * (NOPE + u32(scalars.valueWidth));
-    for (var j = local / CHUNK; j < NOPE; j += ROW_SETS) {
-      let weights = widenWeights(kvB[(base + j) * QUADS + quad]);
-      for (var i = 0u; i < TOKENS; i++) { sums[i] += scaled[i * NOPE + j] * weights; }
-    }
+#for j ROWS_EACH
+  if (rowSet + ROW_SETS * $ju < NOPE) {
+    let weights = widenWeights(weights$j);
+    for (var i = 0u; i < TOKENS; i++) { sums[i] += scaled[i * NOPE + rowSet + ROW_SETS * $ju] * weights; }
   }
+#endfor
   for (var i = 0u; i < TOKENS; i++) { parts[i * WORKGROUP + local] = sums[i]; }
   workgroupBarrier();
   for (var at = local; at < count * CHUNK; at += WORKGROUP) {
@@ -242,6 +250,18 @@ fn makeQueries(item: u32, rows: u32, local: u32) {
       let out = ((firstToken + at / CHUNK) * heads + head) * (LATENT + ROPE) + mine * 4u;
       for (var k = 0u; k < 4u; k++) { qOut[out + k] = sum[k]; }
     }
+  }
+}
+
+fn rotateQueries(firstToken: u32, count: u32, head: u32, local: u32) {
+  let heads = u32(scalars.heads);
+  for (var at = local; at < count * ROPE; at += WORKGROUP) {
+    let token = firstToken + at / ROPE;
+    let c = at % ROPE;
+    let rotation = rotationOf(c);
+    let base = (token * heads + head) * QUERY + NOPE;
+    let value = rotatedValue(queryAt(base + c), queryAt(base + rotation.partner), rotation, positions[token]);
+    qOut[(token * heads + head) * (LATENT + ROPE) + LATENT + c] = value * scaleAt(positions[token]);
   }
 }
 #endif

@@ -15,6 +15,9 @@ struct Params {
 @group(0) @binding(4) var<storage, read> rowCount: array<i32>;
 
 const BUCKETS = 256u;
+/// Neighbouring invocations that one of them sums up.
+const SPAN = 32u;
+const SPANS = WORKGROUP / SPAN;
 const NOTHING = 0xffffffffu;
 
 /// High word, low word.
@@ -23,6 +26,7 @@ alias Wide = vec2u;
 var<workgroup> bucketHigh: array<atomic<u32>, BUCKETS>;
 var<workgroup> bucketLow: array<atomic<u32>, BUCKETS>;
 var<workgroup> runs: array<Wide, WORKGROUP>;
+var<workgroup> spans: array<Wide, SPANS>;
 var<workgroup> keys: array<u32, WORKGROUP>;
 var<workgroup> places: array<u32, WORKGROUP>;
 var<workgroup> sharedWide: Wide;
@@ -57,9 +61,9 @@ fn multiply(a: u32, b: u32) -> Wide {
 
 /// An unsigned integer in the order of the logits; NaN comes last, the zeros are equal.
 fn orderKey(bits: u32) -> u32 {
-  if ((bits & 0x7fffffffu) > 0x7f800000u) { return 0u; }
-  if ((bits & 0x7fffffffu) == 0u) { return 0x80000000u; }
-  return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
+  let magnitude = bits & 0x7fffffffu;
+  let key = select(bits | 0x80000000u, ~bits, bits != magnitude);
+  return select(select(key, 0x80000000u, magnitude == 0u), 0u, magnitude > 0x7f800000u);
 }
 
 fn keyAt(row: Row, id: u32) -> u32 {
@@ -89,8 +93,8 @@ fn exponential(x: f32) -> f32 {
 struct Best { key: u32, place: u32 }
 
 fn better(best: Best, key: u32, place: u32) -> Best {
-  if (key > best.key) { return Best(key, place); }
-  return best;
+  let isBetter = key > best.key;
+  return Best(select(best.key, key, isBetter), select(best.place, place, isBetter));
 }
 
 /// The id of the largest logit, the lowest among equals; 0 when all are NaN.
@@ -98,13 +102,14 @@ fn argmax(row: Row) -> u32 {
   var best = Best(0u, 0u);
   var id = row.local;
   let count = u32(scalars.validVocab);
-  // Four logits under way at once.
-  for (; id + 3u * WORKGROUP < count; id += 4u * WORKGROUP) {
-    let a = keyAt(row, id);
-    let b = keyAt(row, id + WORKGROUP);
-    let c = keyAt(row, id + 2u * WORKGROUP);
-    let d = keyAt(row, id + 3u * WORKGROUP);
-    best = better(better(better(better(best, a, id), b, id + WORKGROUP), c, id + 2u * WORKGROUP), d, id + 3u * WORKGROUP);
+  // Sixteen logits under way at once: one workgroup has nothing else to hide the memory's latency with.
+  for (; id + 15u * WORKGROUP < count; id += 16u * WORKGROUP) {
+#for i 16
+    let bits$i = bitcast<u32>(logits[row.base + id + $iu * WORKGROUP]);
+#endfor
+#for i 16
+    best = better(best, orderKey(bits$i), id + $iu * WORKGROUP);
+#endfor
   }
   for (; id < count; id += WORKGROUP) { best = better(best, keyAt(row, id), id); }
 #if SUBGROUPS
@@ -145,21 +150,33 @@ fn argmax(row: Row) -> u32 {
 #endif
 }
 
-/// The sum over the workgroup, the same for every invocation; `runs` then holds what comes before each.
+/// The sum over the workgroup, the same for every invocation; `runs` then holds, for each, what comes before its own.
 fn scan(own: Wide, local: u32) -> Wide {
   workgroupBarrier();
   runs[local] = own;
   workgroupBarrier();
-  if (local == 0u) {
+  if (local < SPANS) {
     var sum = Wide(0u, 0u);
-    for (var i = 0u; i < WORKGROUP; i++) {
+    for (var i = local * SPAN; i < (local + 1u) * SPAN; i++) {
       let one = runs[i];
       runs[i] = sum;
       sum = plus(sum, one);
     }
+    spans[local] = sum;
+  }
+  workgroupBarrier();
+  if (local == 0u) {
+    var sum = Wide(0u, 0u);
+    for (var i = 0u; i < SPANS; i++) {
+      let one = spans[i];
+      spans[i] = sum;
+      sum = plus(sum, one);
+    }
     sharedWide = sum;
   }
-  return workgroupUniformLoad(&sharedWide);
+  let all = workgroupUniformLoad(&sharedWide);
+  runs[local] = plus(runs[local], spans[local / SPAN]);
+  return all;
 }
 
 /// Adds to a bucket; the sum of its two words is exact in any order.
@@ -273,17 +290,26 @@ fn philox(step: u32, seedLow: u32, seedHigh: u32) -> u32 {
   return counter.x;
 }
 
+/// What a logit weighs beside the largest, which weighs 1; −∞ and NaN weigh nothing.
+fn weightOf(logit: f32, largest: f32, temperature: f32) -> f32 {
+  let x = (logit - largest) / temperature;
+  let isFinite = (bitcast<u32>(logit) & 0x7f800000u) != 0x7f800000u;
+  return select(0.0, exponential(max(x, -87.0)), isFinite && x >= -87.0);
+}
+
 fn drawToken(row: Row, drawParams: Params, largest: f32) -> u32 {
   let count = u32(scalars.validVocab);
-  for (var id = row.local; id < count; id += WORKGROUP) {
-    let bits = bitcast<u32>(logits[row.base + id]);
-    var weight = 0.0;
-    // −∞ and NaN weigh nothing.
-    if ((bits & 0x7f800000u) != 0x7f800000u) {
-      let x = (logits[row.base + id] - largest) / drawParams.temperature;
-      if (x >= -87.0) { weight = exponential(x); }
-    }
-    weights[row.base + id] = weight;
+  var id = row.local;
+  for (; id + 15u * WORKGROUP < count; id += 16u * WORKGROUP) {
+#for i 16
+    let logit$i = logits[row.base + id + $iu * WORKGROUP];
+#endfor
+#for i 16
+    weights[row.base + id + $iu * WORKGROUP] = weightOf(logit$i, largest, drawParams.temperature);
+#endfor
+  }
+  for (; id < count; id += WORKGROUP) {
+    weights[row.base + id] = weightOf(logits[row.base + id], largest, drawParams.temperature);
   }
   storageBarrier();
   workgroupBarrier();
