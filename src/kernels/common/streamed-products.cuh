@@ -91,6 +91,12 @@ constexpr int ROUND = STEP * WARPS;
 template <typename W> constexpr int ROW_PITCH = ROUND * sizeof(W) + 64;
 template <typename W, int R> constexpr int STAGE_BYTES = R * 16 * ROW_PITCH<W>;
 template <typename W, int R> constexpr int STAGES = R * sizeof(W) > 6 ? 2 : 12 / (R * sizeof(W));
+/** Arrivals that free a stage: a lane's for its warp. racecheck takes the reads of the other lanes for races then: it gets all lanes'. */
+#ifdef SANITIZED
+constexpr int FREEING_LANES = 32;
+#else
+constexpr int FREEING_LANES = 1;
+#endif
 #else
 // A warp copies what it multiplies itself: no barrier, and the copies of each lane are its own.
 constexpr bool BULK = false;
@@ -197,7 +203,7 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
 #if __CUDA_ARCH__ >= 900
   const uint32_t full = sharedAddress(squares + WARPS * NT * 8), empty = full + 8 * COUNT;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < COUNT; i++) initBarrier(full + 8 * i, 1), initBarrier(empty + 8 * i, WARPS);
+    for (int i = 0; i < COUNT; i++) initBarrier(full + 8 * i, 1), initBarrier(empty + 8 * i, WARPS * FREEING_LANES);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   if (task.left(task.steps() - 1) < STEP) {
@@ -361,7 +367,7 @@ template <typename W, int R, int NT, typename Task> __device__ __forceinline__ v
       }
 #if __CUDA_ARCH__ >= 900
       __syncwarp();
-      if (lane == 0) arriveAt(empty + 8 * slot);
+      if (lane < FREEING_LANES) arriveAt(empty + 8 * slot);
       if (++slot == COUNT) slot = 0, parity ^= 1;
 #else
       fetch(slot);
