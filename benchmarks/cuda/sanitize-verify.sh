@@ -21,7 +21,7 @@ run() {
   }
   echo "$1, $2: $(echo "$report" | grep SUMMARY)"
 }
-kernels="embedding rms-norm linear gated-mlp expert-routing expert-mlp sampling mla-prologue mla-epilogue mla-prefill attention-prologue
+kernels="embedding rms-norm linear gated-mlp expert-routing expert-mlp sampling mla-prologue mla-epilogue mla-layer mla-prefill attention-prologue
   attention-decode standard-attention"
 for kernel in $kernels "mla-decode fp8" "mla-decode f32"; do run memcheck "$kernel"; done
 for kernel in linear gated-mlp expert-mlp; do mv "$folder/$kernel.race.fatbin" "$folder/cubin/$kernel.fatbin"; done

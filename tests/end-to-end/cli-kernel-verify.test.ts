@@ -4,7 +4,7 @@ import { runCli } from "./run-cli.ts";
 const kernels = [
   ...["embedding", "rms-norm", "linear", "mla-prologue", "mla-prefill", "mla-epilogue", "gated-mlp"],
   ...["expert-routing", "expert-mlp", "sampling", "mla-decode", "attention-decode"],
-  ...["attention-prologue", "standard-attention"],
+  ...["attention-prologue", "standard-attention", "mla-layer"],
 ];
 
 interface Report {
