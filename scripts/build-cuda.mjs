@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, statSync } from "node:
 import { basename, dirname, join } from "node:path";
 
 /** The Hopper kernels, none of which spills: a spill in one of them is an error. */
-const tuned = /FewRows_|ManyRows_|Tensor/;
+const tuned = /FewRows_|ManyRows_|Tensor|mlaLayer_/;
 
 const targets = {
   portable: [

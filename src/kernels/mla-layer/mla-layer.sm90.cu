@@ -39,7 +39,7 @@ constexpr int COMPUTERS = 256, THREADS = 384;
 constexpr int TOKENS = 8;
 /** Bytes from one token's query to the next, in two 16-bit parts; the same of 512 16-bit values. */
 constexpr int INPUT_PITCH = NOPE * 4 + 16, ROW_PITCH = LATENT * 2 + 16;
-constexpr int BOXES = ENTRY / 64, LATENT_BOXES = LATENT / 64, COPIES = 3, GROUP = 3;
+constexpr int LATENT_BOXES = LATENT / 64, COPIES = 3, GROUP = 3;
 /** Room for boxes: the first warpgroup's stage is the last nine, the second's the first nine, the queries come next. */
 constexpr int SLOTS = 25, FIRST_STAGE = 16, QUERY_SLOT = 9, EXTRA_SLOT = 14;
 /** Warps whose columns of W_UK lie where the second stage goes. */
@@ -53,30 +53,17 @@ constexpr int APPENDED = 0, SEEN = 32, QUERIES = 64, QUERY_WORDS = ENTRY / 2;
 /** Words of a block's partial result: values, then maximum and sum of each row. */
 constexpr int PART_VALUES = N * LATENT / 2, PART_WORDS = PART_VALUES + 2 * N;
 /** Cycles that a block waits at most for others to have W_UK, before it asks for W_UV. */
-#ifndef COURTESY
-#define COURTESY 8000
-#endif
+constexpr int COURTESY = 8000;
 /** Boxes of W_UV under way at a time, of those that go to their place at once. */
-#ifndef VALUE_WINDOW
-#define VALUE_WINDOW 5
-#endif
+constexpr int VALUE_WINDOW = 3;
 /** Cycles from one box of W_UV to the next. */
-#ifndef PACE
-#define PACE 600
-#endif
+constexpr int PACE = 600;
+/** Boxes of W_UK under way at a time: whatever else is asked for, if only a number, waits behind them. */
+constexpr int WINDOW = 6;
 /** Box of W_UK after which a block's first tile is asked for. */
-/** Boxes of W_UK under way at a time: what is asked for later than they waits for them to arrive, if it is only a number. */
-#ifndef WINDOW
-#define WINDOW 6
-#endif
-#ifndef TILE_AFTER
-#define TILE_AFTER 11
-#endif
+constexpr int TILE_AFTER = 11;
 /** Cycles after which a block gives up waiting for others: 10 s and more. */
-#ifndef WAITING
-#define WAITING 20000000000ll
-#endif
-constexpr long long PATIENCE = WAITING;
+constexpr long long PATIENCE = 20000000000ll;
 
 struct LayerArguments {
   const float *q, *latents, *normWeight;
@@ -134,9 +121,6 @@ __device__ __forceinline__ void callBox(const CUtensorMap* map, int column, int 
   asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(column), "r"(row) : "memory");
 }
 
-#ifdef NO_HINT
-__device__ __forceinline__ void copyWeights(uint32_t target, const CUtensorMap* map, int column, int row, uint32_t barrier) { copyBox(target, map, column, row, barrier); }
-#else
 /** {@link copyBox} of what is read once: it shall not drive out of the second-level cache what is written and read again. */
 __device__ __forceinline__ void copyWeights(uint32_t target, const CUtensorMap* map, int column, int row, uint32_t barrier) {
   constexpr uint64_t EVICT_FIRST = 0x12F0000000000000ull;
@@ -145,7 +129,6 @@ __device__ __forceinline__ void copyWeights(uint32_t target, const CUtensorMap* 
                "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(EVICT_FIRST)
                : "memory");
 }
-#endif
 
 __device__ __forceinline__ uint32_t transposeMatrix(uint32_t a) {
   uint32_t b;
@@ -1032,6 +1015,4 @@ template <typename T> struct Layer {
   }
 
 LAYER(bf16)
-#ifndef BF16_ALONE
 LAYER(f16)
-#endif
