@@ -103,6 +103,17 @@ template <typename T, int D_C> struct ManyRows {
   static __device__ __forceinline__ void count(Shared&, int, unsigned) {}
 #endif
 
+  // Operands ----------------------------------------------------------------------------------------------------------
+
+  /** The low half of describe()'s descriptors: offsets added to it in 32 bits stay in uniform registers. The high half is the same for all. */
+  static __device__ __forceinline__ uint32_t describeLow(uint32_t address) { return (address & 0x3ffff) >> 4 | 1u << 16; }
+
+  static __device__ __forceinline__ uint64_t descriptor(uint32_t low) {
+    uint64_t whole;
+    asm("mov.b64 %0, {%1, %2};" : "=l"(whole) : "r"(low), "r"(1024u >> 4 | 1u << 30));
+    return whole;
+  }
+
   // Fetching ----------------------------------------------------------------------------------------------------------
 
   /** Asks for the pages of what is to be fetched next; called by a whole warp, one lane a piece. */
@@ -267,17 +278,17 @@ template <typename T, int D_C> struct ManyRows {
   template <int FIRST, int END>
   static __device__ __forceinline__ void startScores(Shared& shared, int at, uint32_t keys, const uint32_t (&kept)[KEPT][4],
                                                      float (&s)[32]) {
-    const uint32_t queries = sharedAddress(shared.queries[0]);
+    const uint32_t queries = describeLow(sharedAddress(shared.queries[0]));
 #pragma unroll
     for (int box = FIRST; box < END; box++) {
       barrierWait(sharedAddress(&shared.full[stageOf(at)][box]), parityOf(at));
       warpgroupArrive();
 #pragma unroll
       for (int k = 0; k < 4; k++) {
-        const uint64_t key = describe(keys + box * BOX_BYTES + k * 32);
+        const uint64_t key = descriptor(keys + (box * BOX_BYTES + k * 32) / 16);
         if (box == 0 && k == 0) WgmmaRegisters<T, 64, 0>::start(s, kept[0], key);
         else if (box < KEPT_BOXES) WgmmaRegisters<T, 64, 0>::run(s, kept[box * 4 + k], key);
-        else Wgmma<T, 64, 0, 0>::run(s, describe(queries + k * 32), key);
+        else Wgmma<T, 64, 0, 0>::run(s, descriptor(queries + k * 2), key);
       }
     }
     warpgroupCommit();
@@ -286,10 +297,10 @@ template <typename T, int D_C> struct ManyRows {
   /** The rotary box's part of the scores. */
   static __device__ __forceinline__ void startRotary(Shared& shared, int slot, int parity, float (&s)[32]) {
     barrierWait(sharedAddress(&shared.rotaryFull[slot]), parity);
-    const uint32_t keys = uniform(sharedAddress(shared.rotary[slot])), queries = sharedAddress(shared.queries[1]);
+    const uint32_t keys = describeLow(sharedAddress(shared.rotary[slot])), queries = describeLow(sharedAddress(shared.queries[1]));
     warpgroupArrive();
 #pragma unroll
-    for (int k = 0; k < 4; k++) Wgmma<T, 64, 0, 0>::run(s, describe(queries + k * 32), describe(keys + k * 32));
+    for (int k = 0; k < 4; k++) Wgmma<T, 64, 0, 0>::run(s, descriptor(queries + k * 2), descriptor(keys + k * 2));
     warpgroupCommit();
   }
 
@@ -422,7 +433,7 @@ template <typename T, int D_C> struct ManyRows {
         waitFull(sharedAddress(&shared.full[stageOf(at)][0]), parityOf(at), shared, pending);
         count(shared, 1, since);
         since = now();
-        const uint32_t keys = uniform(sharedAddress(shared.stages[stageOf(at)]));
+        const uint32_t keys = describeLow(sharedAddress(shared.stages[stageOf(at)]));
         startScores<0, 1>(shared, at, keys, kept, s);
         // For the probabilities that are still to be announced.
         fenceForAsync();
