@@ -68,6 +68,13 @@ describe("mlaDecode on CUDA chooses", () => {
       8,
       64,
     ],
+    [
+      "b=32 h=128 and little context: no blocks of many rows that work on two sequences",
+      { batch: 32, heads: 128, maxLen: 512, maxPages: 8 },
+      "mlaDecodeFewRows_bf16_512_32",
+      1,
+      132,
+    ],
     ["b=128 h=33", { batch: 128, heads: 33 }, "mlaDecodeManyRows_bf16_512", 1, 132],
     ["b=128 h=128: pairs", { batch: 128, heads: 128 }, "mlaDecodeManyRows_bf16_512", 2, 132],
     ["b=128 h=192", { batch: 128, heads: 192 }, "mlaDecodeManyRows_bf16_512", 1, 132],

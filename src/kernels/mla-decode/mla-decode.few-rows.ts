@@ -96,5 +96,7 @@ export function manyRowsCost(call: FewRowsCall, groups: number, isPair: boolean)
   const tilesABlock = Math.max(Math.ceil((batch * mostTiles) / groups), Math.min(leastTiles, mostTiles));
   const work = Math.max(tilesABlock * (isPair ? 2.05 : 0.75), batch * mostTiles * width * READ);
   const splits = Math.ceil(mostTiles / tilesABlock);
-  return 11.3 + work + (splits > 1 ? 0.3 + 0.5 * Math.ceil(splits / 8) : 0);
+  // The fewer pieces a sequence has, the more blocks work on two: short ones cannot hide how long the other's queries take.
+  const crossing = tilesABlock <= 16 ? 12 / splits : 0;
+  return 11.3 + work + (splits > 1 ? 0.3 + 0.5 * Math.ceil(splits / 8) + crossing : 0);
 }
