@@ -7,12 +7,10 @@ const id = z
   .max(2 ** 31 - 1);
 
 /** A text, ids, or several of either. */
-const prompt = z.union([
-  z.string(),
-  z.array(z.string()).min(1),
-  z.array(id).min(1),
-  z.array(z.array(id).min(1)).min(1),
-]);
+const prompt = z.union(
+  [z.string(), z.array(z.string()).min(1), z.array(id).min(1), z.array(z.array(id).min(1)).min(1)],
+  { error: "must be a text, token ids, or a list of either that is not empty" },
+);
 
 /** The body of POST /v1/completions. */
 export const completionRequest = z.object({

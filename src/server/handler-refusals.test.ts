@@ -152,6 +152,7 @@ describe("requests that cannot be served", () => {
     expect({ status: response.status, ...error }).toMatchObject({ status, param, code });
     expect(error.type).toBe(status === 404 ? "not_found_error" : "invalid_request_error");
     if (param !== null) expect(error.message).toContain(param === "model" ? "gpt" : param);
+    expect(error.message).not.toMatch(/Invalid input$/);
     expect(engine.statistics()).toMatchObject({ running: 0, waiting: 0, usedPages: 0 });
   });
 
