@@ -15,9 +15,12 @@
 #include <iostream>
 #include <sstream>
 #include <string>
+#include "../../src/kernels/common/product-chain.cuh"
 #include "harness.cuh"
 
-constexpr int LAYERS = 8, ROWS = 16, STAMPS_A_PART = 5, MOST_PARTS = 8, THREADS = 288;
+using flashmla::Chain, flashmla::Part, flashmla::MOST_PARTS, flashmla::STAMPS_A_PART;
+
+constexpr int LAYERS = 8, ROWS = 16, THREADS = 288;
 using bf16 = __nv_bfloat16;
 
 struct Shape {
@@ -25,36 +28,6 @@ struct Shape {
   int hidden, query, latent, values, inner;
 };
 const Shape shapes[] = {{"mla-7b", 4096, 6144, 576, 4096, 11008}, {"v2-lite", 2048, 3072, 576, 2048, 10944}, {"youtu", 2048, 1536, 576, 2048, 6144}};
-
-struct Part {
-  const float *x, *norm;
-  const int* rowCount;
-  const bf16 *first, *second;
-  float *out, *out2;
-  const int* ids;
-  const float* expertWeights;
-  int inputs, outputs, outputs2, kind, accumulates, isNormed, experts, perToken;
-  float scale, epsilon;
-  int waitsFor, announces;
-};
-struct Chain {
-  unsigned* counters;
-  int count, reserved;
-  Part parts[MOST_PARTS];
-};
-
-__global__ void readAll(const uint4* from, size_t count, uint32_t* out) {
-  uint32_t sum = 0;
-  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
-  for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count; i += 8 * stride) {
-    uint4 v[8];
-#pragma unroll
-    for (int j = 0; j < 8; j++) v[j] = i + j * stride < count ? __ldcs(from + i + j * stride) : make_uint4(0, 0, 0, 0);
-#pragma unroll
-    for (int j = 0; j < 8; j++) sum += v[j].x ^ v[j].y ^ v[j].z ^ v[j].w;
-  }
-  if (sum == 12345) *out = sum;
-}
 
 int main() {
   CHECK(cudaSetDevice(0));

@@ -1,4 +1,4 @@
-// What the harnesses share: a check of every call's status, made-up values, and the median time of a graph's replays.
+// What the harnesses share: a check of every call's status, made-up values, a reading kernel, and the median time of a graph's replays.
 #pragma once
 #include <cuda.h>
 #include <cuda_bf16.h>
@@ -34,6 +34,20 @@ template <typename T> __global__ void fill(T* target, size_t count, uint32_t see
   for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count; i += gridDim.x * static_cast<size_t>(blockDim.x)) {
     target[i] = static_cast<T>(normal(i, seed) * scale);
   }
+}
+
+/** Reads `count` times 16 bytes, eight loads a thread under way: the read ceiling. */
+static __global__ void readAll(const uint4* from, size_t count, uint32_t* out) {
+  uint32_t sum = 0;
+  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
+  for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count; i += 8 * stride) {
+    uint4 v[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[j] = i + j * stride < count ? __ldcs(from + i + j * stride) : make_uint4(0, 0, 0, 0);
+#pragma unroll
+    for (int j = 0; j < 8; j++) sum += v[j].x ^ v[j].y ^ v[j].z ^ v[j].w;
+  }
+  if (sum == 12345) *out = sum;
 }
 
 /** Median milliseconds of `rounds` replays after `warming` that do not count. */

@@ -54,19 +54,6 @@ __global__ void reference(const float* x, const float* norm, const bf16* weights
   if (threadIdx.x == 0) result[blockIdx.x] = sums[0] / sqrt(squares[0] / inputs + epsilon);
 }
 
-__global__ void readAll(const uint4* from, size_t count, uint32_t* out) {
-  uint32_t sum = 0;
-  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
-  for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count; i += 8 * stride) {
-    uint4 v[8];
-#pragma unroll
-    for (int j = 0; j < 8; j++) v[j] = i + j * stride < count ? __ldcs(from + i + j * stride) : make_uint4(0, 0, 0, 0);
-#pragma unroll
-    for (int j = 0; j < 8; j++) sum += v[j].x ^ v[j].y ^ v[j].z ^ v[j].w;
-  }
-  if (sum == 12345) *out = sum;
-}
-
 struct Memory {
   bf16* weights;
   float *hidden, *values, *query, *latent, *inner, *norm, *logits;

@@ -8,6 +8,7 @@ import { expertMlp, expertMlpWorkspaceBytes } from "../../dist/kernels/expert-ml
 import { expertRouting } from "../../dist/kernels/expert-routing/expert-routing.js";
 import { gatedMlp, gatedMlpGateUp } from "../../dist/kernels/gated-mlp/gated-mlp.js";
 import { linear, linearPair } from "../../dist/kernels/linear/linear.js";
+import { matricesOn } from "./matrices.mjs";
 
 let device;
 before(async () => {
@@ -15,19 +16,7 @@ before(async () => {
 });
 after(() => device.close());
 
-function upload(data, bytes = data.byteLength) {
-  const buffer = device.allocate(bytes, "data");
-  device.write(buffer, data);
-  return buffer;
-}
-
-function matrix(seed, rows, columns) {
-  const bytes = encodeFromF32(createRandom(seed).normals(rows * columns, columns ** -0.5), "bf16");
-  return {
-    weight: { buffer: upload(bytes), dtype: "bf16", rows, columns },
-    values: decodeToF32(bytes, "bf16"),
-  };
-}
+const { upload, matrix } = matricesOn(() => device);
 
 function multiply(x, { values, weight: { rows, columns } }) {
   return Float64Array.from({ length: rows }, (_, output) => {

@@ -2,13 +2,13 @@
 // row whatever is beside it.
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { decodeToF32, encodeFromF32 } from "../../dist/base/convert.js";
 import { createRandom } from "../../dist/base/random.js";
 import { openDevice } from "../../dist/device/index.js";
 import { expertMlp, expertMlpWorkspaceBytes } from "../../dist/kernels/expert-mlp/expert-mlp.js";
 import { roundedMlpBytes } from "../../dist/kernels/gated-mlp/gated-mlp.cuda.js";
 import { gatedMlp } from "../../dist/kernels/gated-mlp/gated-mlp.js";
 import { linear, linearPair } from "../../dist/kernels/linear/linear.js";
+import { matricesOn } from "./matrices.mjs";
 
 let device;
 before(async () => {
@@ -16,20 +16,7 @@ before(async () => {
 });
 after(() => device.close());
 
-function upload(data, bytes = data.byteLength) {
-  const buffer = device.allocate(bytes, "data");
-  device.write(buffer, data);
-  return buffer;
-}
-
-/** A bf16 matrix on the device, and its values. */
-function matrix(seed, rows, columns) {
-  const bytes = encodeFromF32(createRandom(seed).normals(rows * columns, columns ** -0.5), "bf16");
-  return {
-    weight: { buffer: upload(bytes), dtype: "bf16", rows, columns },
-    values: decodeToF32(bytes, "bf16"),
-  };
-}
+const { upload, matrix } = matricesOn(() => device);
 
 function product(x, rows, { values, weight }) {
   const { rows: outputs, columns } = weight;

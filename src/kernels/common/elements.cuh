@@ -78,15 +78,15 @@ __device__ __forceinline__ float loadEntry(const uint8_t* entry, int dtype, int 
   return widen(reinterpret_cast<const bf16*>(entry + latent + latent / 32)[index - latent]);
 }
 
-__device__ __forceinline__ float sumOfWarp(float value) {
+template <typename T> __device__ __forceinline__ T sumOfWarp(T value) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
   return value;
 }
 
-__device__ __forceinline__ float maxOfWarp(float value) {
+template <typename T> __device__ __forceinline__ T maxOfWarp(T value) {
 #pragma unroll
-  for (int step = 16; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
+  for (int step = 16; step > 0; step /= 2) value = fmax(value, __shfl_xor_sync(~0u, value, step));
   return value;
 }
 

@@ -3,11 +3,11 @@
 // part to the last: weights depend on nothing, so while the others wait for what the parts before left, the next ones arrive. Blocks
 // take equal shares of every part, in tiles of 8 outputs, and meet at counters in memory where a part reads what others wrote. The row of x lies in shared memory in three terms of bf16, normed where it is.
 #include "../expert-routing/expert-routing.cuh"
+#include "product-chain.cuh"
 #include "streamed-products.cuh"
 
 namespace flashmla {
 
-constexpr int MOST_PARTS = 8;
 constexpr int CHAIN_THREADS = (WARPS + 1) * 32;
 /** Outputs of a tile: weight rows, or pairs of them. */
 constexpr int UNITS = 8;
@@ -19,39 +19,13 @@ constexpr int STAGE = 16 * (2048 + 64);
 /** Tiles whose sums may be on their way to the warp that writes outputs. */
 constexpr int TURNS = 10;
 
-/** What a part does with its matrices; product-chain.cuda.ts has the same order. */
-enum Kind { PLAIN, GATED, EXPERTS_GATED, EXPERTS_DOWN, ROUTING };
-
-/** One part, as product-chain.cuda.ts lays it out: addresses, scalars, what the device adds. */
-struct Part {
-  /** [inputs]; of EXPERTS_DOWN [perToken, inputs]. */
-  const float *x, *norm;
-  const int* rowCount;
-  const bf16 *first, *second;
-  float *out, *out2;
-  const int* ids;
-  const float* expertWeights;
-  int inputs, outputs, outputs2, kind, accumulates, isNormed, experts, perToken;
-  float scale, epsilon;
-  /** The last part before whose end this one may not begin, or -1; whether a later one asks for this one's end. */
-  int waitsFor, announces;
-};
-
-/** The counters are zero before and after a launch: arrivals at the end of each part, blocks that left. */
-struct Chain {
-  unsigned* counters;
-  int count, reserved;
-  Part parts[MOST_PARTS];
-  __device__ __forceinline__ unsigned* left() const { return counters + MOST_PARTS; }
-};
-
 #ifdef STAMPS
 // For chain-harness.cu, behind the counters: moments of each part of each block.
 #define STAMP(i)                                                                                                         \
   if (threadIdx.x == 0) {                                                                                                \
     unsigned long long now;                                                                                              \
     asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));                                                              \
-    reinterpret_cast<unsigned long long*>(chain.counters + 16)[(blockIdx.x * MOST_PARTS + at) * 5 + i] = now;            \
+    reinterpret_cast<unsigned long long*>(chain.counters + 16)[(blockIdx.x * MOST_PARTS + at) * STAMPS_A_PART + i] = now;            \
   }
 #else
 #define STAMP(i)

@@ -46,18 +46,6 @@ __device__ __forceinline__ double groupValue(const double* values, int size, boo
   return summed && size > 1 ? first + second : first;
 }
 
-__device__ __forceinline__ double sumOfWarp(double value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
-  return value;
-}
-
-__device__ __forceinline__ double maxOfWarp(double value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value = fmax(value, __shfl_xor_sync(~0u, value, step));
-  return value;
-}
-
 __device__ __forceinline__ void score(const float* logits, double* scores, int count, bool isSigmoid) {
   if (isSigmoid) {
     for (int i = threadIdx.x; i < count; i += 32) scores[i] = 1. / (1. + exp(-static_cast<double>(logits[i])));

@@ -2,27 +2,11 @@ import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import { isPowerOfTwo } from "../../base/integers.ts";
 import type { CudaEntry, DeviceBuffer, DeviceLimits, KernelSource, Launch } from "../../device/device.ts";
 import { type LatentCache, latentCachePages } from "../common/latent-cache.ts";
-import { checkBytes, checkWeight, type WeightMatrix } from "../common/weight.ts";
+import type { LatentProjections } from "../common/latent-projections.ts";
+import { checkBytes, checkWeight } from "../common/weight.ts";
 
 /** One record per launch of `mlaLayer`. n is `maxRows`, the sequences recorded, of each of which there is one new token. */
-export interface MlaLayerArguments {
-  /** f32 [n, heads, nopeWidth + ropeWidth]: the query projection. */
-  readonly q: DeviceBuffer;
-  /** f32 [n, latentWidth + ropeWidth]: the output of kv_a. */
-  readonly latent: DeviceBuffer;
-  /** f32 [latentWidth]: weight of the latent's RMS norm. */
-  readonly normWeight: DeviceBuffer;
-  readonly epsilon: number;
-  /** [heads · (nopeWidth + valueWidth), latentWidth]: per head W_UK's rows, then W_UV's. */
-  readonly kvB: WeightMatrix;
-  /** i32 [n]: positions, each within the rotary table. */
-  readonly positions: DeviceBuffer;
-  /** f32 [positions, ropeWidth]: cosines, then sines. */
-  readonly rotaryTable: DeviceBuffer;
-  /** Which channels form a pair: 2i and 2i + 1, or i and i + ropeWidth / 2. */
-  readonly rotary: "interleaved" | "halves";
-  /** f32 [positions]: multiplies the query of a position after rotary; null for none. */
-  readonly queryScale: DeviceBuffer | null;
+export interface MlaLayerArguments extends LatentProjections {
   /** i32 [n]: page · pageSize + offset of each sequence's last token, which this launch appends; −1 appends nothing. */
   readonly slots: DeviceBuffer;
   /** The pool of one layer. */

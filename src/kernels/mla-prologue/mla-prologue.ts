@@ -2,7 +2,8 @@ import { checkFinite, checkInteger, checkOneOf } from "../../base/checks.ts";
 import { bytesPerElement, type WeightDType } from "../../base/dtypes.ts";
 import type { DeviceBuffer, KernelSource, Launch } from "../../device/device.ts";
 import { type LatentCache, latentCachePages, latentDtypeCode } from "../common/latent-cache.ts";
-import { checkBytes, checkWeight, dtypeCode, type WeightMatrix } from "../common/weight.ts";
+import type { LatentProjections } from "../common/latent-projections.ts";
+import { checkBytes, checkWeight, dtypeCode } from "../common/weight.ts";
 import { enqueueCuda } from "./mla-prologue.cuda.ts";
 import { enqueueWebGpu } from "./mla-prologue.webgpu.ts";
 
@@ -13,26 +14,9 @@ const BLOCK = 4;
  * One record per launch of `mlaPrologue`. n is `maxRows`, the tokens recorded. On CUDA, positions, slots and rowCount are written before the
  * program runs, not by a launch of it.
  */
-export interface MlaPrologueArguments {
+export interface MlaPrologueArguments extends LatentProjections {
   /** decode: queries absorbed through W_UK; prefill: queries as they are, rotated. */
   readonly phase: "decode" | "prefill";
-  /** f32 [n, heads, nopeWidth + ropeWidth]: the query projection. */
-  readonly q: DeviceBuffer;
-  /** f32 [n, latentWidth + ropeWidth]: the output of kv_a. */
-  readonly latent: DeviceBuffer;
-  /** f32 [latentWidth]: weight of the latent's RMS norm. */
-  readonly normWeight: DeviceBuffer;
-  readonly epsilon: number;
-  /** [heads · (nopeWidth + valueWidth), latentWidth]: per head W_UK's rows, then W_UV's. */
-  readonly kvB: WeightMatrix;
-  /** i32 [n]: positions, each within the rotary table. */
-  readonly positions: DeviceBuffer;
-  /** f32 [positions, ropeWidth]: cosines, then sines. */
-  readonly rotaryTable: DeviceBuffer;
-  /** Which channels form a pair: 2i and 2i + 1, or i and i + ropeWidth / 2. */
-  readonly rotary: "interleaved" | "halves";
-  /** f32 [positions]: multiplies the query of a position after rotary; null for none. */
-  readonly queryScale: DeviceBuffer | null;
   /** i32 [n]: page · pageSize + offset in the pool of this layer; −1 appends nothing. */
   readonly slots: DeviceBuffer;
   /** The pool of one layer. */
